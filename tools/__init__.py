@@ -1,0 +1,1 @@
+"""Tools for those who work on Signgate; nothing here runs in production."""
