@@ -1,0 +1,1 @@
+"""The schema: dbmate migrations, their tests, and where those get the older servers from."""

@@ -1,0 +1,231 @@
+"""Functions of API keys: made once, guarded by their state, every change on record."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import TYPE_CHECKING
+from uuid import UUID, uuid4
+
+import asyncpg
+import pytest
+
+from db.tests.support import User, acting
+
+if TYPE_CHECKING:
+    from db.tests.support import Connect, Connection
+
+CREATE = "SELECT create_api_key($1, $2, 'laptop', p_max_active => $3)"
+ROTATE = "SELECT rotate_api_key($1, $2, $3, $4, 'sgk_live_new', 'abcd', 2, now() + interval '1 hour')"
+
+
+async def state_of(connection: Connection, sql: str, *args: object) -> str | None:
+    """The SQLSTATE that a statement fails with."""
+    with pytest.raises(asyncpg.PostgresError) as failure:
+        async with connection.transaction():
+            await connection.execute(sql, *args)
+    return failure.value.sqlstate
+
+
+async def test_creating_the_first_key_raises_the_tier(
+    admin: Connection, connect: Connect, alice: User
+) -> None:
+    keys = await connect("signgate_keys")
+    assert await admin.fetchval("SELECT tier FROM users WHERE id = $1", alice.id) == "free"
+    async with acting(keys, "authenticated", alice.id):
+        key = await keys.fetchval(CREATE, alice.id, "h1", None)
+        row = await keys.fetchrow("SELECT name, scopes, mode, is_active FROM api_keys WHERE id = $1", key)
+    assert row is not None
+    assert tuple(row) == ("laptop", ["sign", "usage:read", "quota:read"], "live", True)
+    assert await admin.fetchval("SELECT tier FROM users WHERE id = $1", alice.id) == "api_key"
+
+
+async def test_the_limit_of_active_keys_holds_for_creations_at_once(
+    admin: Connection, connect: Connect, alice: User
+) -> None:
+    """Alice has one key; of eight more at once, with at most four allowed, exactly three are made."""
+
+    async def create(number: int) -> str | None:
+        keys = await connect("signgate_keys")
+        try:
+            async with acting(keys, "authenticated", alice.id):
+                await keys.execute(CREATE, alice.id, f"many-{number}", 4)
+        except asyncpg.PostgresError as error:
+            return error.sqlstate
+        return None
+
+    results = await asyncio.gather(*(create(number) for number in range(8)))
+    assert sorted(map(str, results)) == ["None"] * 3 + ["SG001"] * 5
+    assert await admin.fetchval("SELECT count(*) FROM api_keys WHERE user_id = $1", alice.id) == 4
+
+
+async def test_revoked_and_expired_keys_make_room(connect: Connect, alice: User) -> None:
+    keys = await connect("signgate_keys")
+    async with acting(keys, "authenticated", alice.id):
+        assert await state_of(keys, CREATE, alice.id, "h1", 1) == "SG001"
+        await keys.execute("UPDATE api_keys SET revoked_at = now()")
+        assert await keys.fetchval(CREATE, alice.id, "h1", 1)
+        await keys.execute("UPDATE api_keys SET expires_at = now() WHERE revoked_at IS NULL")
+        assert await keys.fetchval(CREATE, alice.id, "h2", 1)
+
+
+async def test_a_key_for_nobody_is_refused(connect: Connect) -> None:
+    connection = await connect("postgres")
+    async with acting(connection, "service_role"):
+        assert await state_of(connection, CREATE, uuid4(), "h", None) == "P0002"
+
+
+async def test_validate_api_key_answers_for_a_key_that_works_and_records_the_use(
+    admin: Connection, connect: Connect, alice: User
+) -> None:
+    keys = await connect("signgate_keys")
+    row = await keys.fetchrow("SELECT * FROM validate_api_key($1)", alice.key_hash)
+    assert row is not None
+    assert (row["api_key_id"], row["user_id"], row["tier"]) == (alice.key, alice.id, "free")
+    assert await admin.fetchval("SELECT now() - last_used < '5s' FROM api_keys WHERE id = $1", alice.key)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "UPDATE api_keys SET revoked_at = now()",
+        "UPDATE api_keys SET is_active = false",
+        "UPDATE api_keys SET expires_at = now()",
+        "UPDATE api_keys SET grace_until = now()",
+        "UPDATE users SET is_active = false",
+    ],
+)
+async def test_validate_api_key_refuses_what_does_not_work(
+    admin: Connection, connect: Connect, alice: User, change: str
+) -> None:
+    await admin.execute(change)
+    keys = await connect("signgate_keys")
+    assert await keys.fetch("SELECT * FROM validate_api_key($1)", alice.key_hash) == []
+    assert await keys.fetch("SELECT * FROM validate_api_key('unknown')") == []
+    assert await admin.fetchval("SELECT last_used FROM api_keys WHERE id = $1", alice.key) is None
+
+
+async def test_validate_api_keys_tells_all_it_knows_also_of_keys_that_do_not_work(
+    admin: Connection, connect: Connect, alice: User, bob: User
+) -> None:
+    await admin.execute(
+        "UPDATE api_keys SET cidrs = '{203.0.113.0/24}', daily_limit = 5, per_minute = 6, engine = 'native'"
+        " WHERE id = $1",
+        alice.key,
+    )
+    await admin.execute("UPDATE api_keys SET revoked_at = now() WHERE id = $1", bob.key)
+    await admin.execute("UPDATE users SET is_active = false WHERE id = $1", bob.id)
+    keys = await connect("signgate_keys")
+    found = await keys.fetch("SELECT * FROM validate_api_keys($1)", [alice.key_hash, "unknown", bob.key_hash])
+    by_hash = {row["key_hash"]: row for row in found}
+    assert set(by_hash) == {alice.key_hash, bob.key_hash}
+    first, second = by_hash[alice.key_hash], by_hash[bob.key_hash]
+    assert [str(cidr) for cidr in first["cidrs"]] == ["203.0.113.0/24"]
+    assert (first["daily_limit"], first["per_minute"], first["engine"]) == (5, 6, "native")
+    assert (first["user_is_active"], first["is_active"]) == (True, True)
+    assert (second["user_is_active"], second["is_active"]) == (False, False)
+    assert second["revoked_at"] is not None
+    assert await keys.fetch("SELECT * FROM lookup_api_keys($1)", [alice.key, uuid4()]) == [first]
+    assert await admin.fetchval("SELECT count(last_used) FROM api_keys") == 0
+
+
+async def test_a_revoked_key_stays_revoked(admin: Connection, connect: Connect, alice: User) -> None:
+    """Whoever asks, and by whichever of the two columns it was revoked."""
+    keys = await connect("signgate_keys")
+    async with acting(keys, "authenticated", alice.id):
+        await keys.execute("UPDATE api_keys SET is_active = false")
+        assert await keys.fetchval("SELECT revoked_at IS NOT NULL FROM api_keys")
+        for change in (
+            "is_active = true, revoked_at = NULL",
+            "revoked_at = now() + '1y'",
+            "scopes = '{sign}'",
+        ):
+            assert await state_of(keys, f"UPDATE api_keys SET {change}") == "SG002"
+    assert await state_of(admin, "UPDATE api_keys SET is_active = true, revoked_at = NULL") == "SG002"
+    await admin.execute("UPDATE api_keys SET last_used = now()")  # an event that was under way
+
+
+async def test_rotation_copies_the_key_and_gives_the_old_one_a_grace_period(
+    admin: Connection, connect: Connect, alice: User
+) -> None:
+    await admin.execute(
+        "UPDATE api_keys SET scopes = '{sign}', daily_limit = 9, engine = 'native', mode = 'test'"
+    )
+    keys, successor = await connect("signgate_keys"), uuid4()
+    async with acting(keys, "authenticated", alice.id):
+        assert await keys.fetchval(ROTATE, alice.id, alice.key, successor, "h2") == successor
+        assert await state_of(keys, ROTATE, alice.id, alice.key, uuid4(), "h3") == "SG003"
+    new = await admin.fetchrow("SELECT * FROM api_keys WHERE id = $1", successor)
+    old = await admin.fetchrow("SELECT * FROM api_keys WHERE id = $1", alice.key)
+    assert new is not None
+    assert old is not None
+    for name in ("name", "scopes", "mode", "daily_limit", "engine", "user_id"):
+        assert new[name] == old[name], name
+    assert (new["rotated_from"], new["pepper_version"], new["grace_until"]) == (alice.key, 2, None)
+    for key_hash in (alice.key_hash, "h2"):
+        assert await keys.fetchrow("SELECT * FROM validate_api_key($1)", key_hash) is not None
+    await admin.execute("UPDATE api_keys SET revoked_at = now() WHERE id = $1", successor)
+    async with acting(keys, "authenticated", alice.id):
+        assert await state_of(keys, ROTATE, alice.id, successor, uuid4(), "h4") == "SG002"
+
+
+async def test_rotating_another_users_key_is_as_if_it_did_not_exist(
+    connect: Connect, alice: User, bob: User
+) -> None:
+    keys = await connect("signgate_keys")
+    async with acting(keys, "authenticated", bob.id):
+        assert await state_of(keys, ROTATE, bob.id, alice.key, uuid4(), "h") == "P0002"
+
+
+async def test_a_new_pepper_is_taken_once_and_only_for_the_hash_that_was_read(
+    admin: Connection, connect: Connect, alice: User
+) -> None:
+    keys = await connect("signgate_keys")
+    call = "SELECT repepper_api_key($1, $2, $3, $4)"
+    assert not await keys.fetchval(call, alice.key, "another", "new", 2)
+    assert await keys.fetchval(call, alice.key, alice.key_hash, "new", 2)
+    assert not await keys.fetchval(call, alice.key, "new", "older", 1)
+    assert await admin.fetchval("SELECT (key_hash, pepper_version)::text FROM api_keys") == "(new,2)"
+    assert await admin.fetchval("SELECT count(*) FROM key_audit") == 1  # no more than the creation
+
+
+async def test_every_change_is_on_record_with_who_and_what_and_never_a_hash(
+    admin: Connection, connect: Connect, alice: User
+) -> None:
+    keys, acting_key = await connect("signgate_keys"), uuid4()
+
+    async def change(sql: str, claims: dict[str, str]) -> None:
+        async with keys.transaction():
+            await keys.execute("SET LOCAL ROLE authenticated")
+            for name, value in (("request.jwt.claims", json.dumps(claims)), ("signgate.request_id", "req-1")):
+                await keys.execute("SELECT set_config($1, $2, true)", name, value)
+            await keys.execute(sql)
+
+    user = {"sub": str(alice.id), "role": "authenticated"}
+    await change("UPDATE api_keys SET name = 'renamed', daily_limit = 3", user)
+    await change("UPDATE api_keys SET name = 'renamed'", user)  # changes nothing
+    await change("UPDATE api_keys SET revoked_at = now()", {**user, "api_key_id": str(acting_key)})
+    rows = await admin.fetch("SELECT * FROM key_audit WHERE api_key_id = $1 ORDER BY created_at", alice.key)
+    assert [(row["action"], row["actor_kind"], row["actor_id"], row["request_id"]) for row in rows] == [
+        ("key.created", "system", None, None),
+        ("key.updated", "user", alice.id, "req-1"),
+        ("key.revoked", "key", acting_key, "req-1"),
+    ]
+    assert json.loads(rows[1]["changes"]) == {"name": ["first", "renamed"], "daily_limit": [None, 3]}
+    assert alice.key_hash not in str([row["changes"] for row in rows])
+
+
+async def test_deleting_an_account_deletes_its_keys_and_its_trail_but_not_its_usage(
+    admin: Connection, connect: Connect, alice: User, bob: User
+) -> None:
+    auth = await connect("signgate_auth")
+    await auth.execute("DELETE FROM auth.users WHERE id = $1", alice.id)
+    left: dict[str, list[UUID]] = {}
+    for table in ("users", "api_keys", "key_audit", "quota_usage", "api_key_quota_usage"):
+        owner = "id" if table == "users" else "user_id"
+        left[table] = [row[0] for row in await admin.fetch(f"SELECT {owner} FROM {table}")]
+    assert left == {table: [bob.id] for table in left}
+    assert (
+        await admin.fetchval("SELECT count(*) FROM usage_logs WHERE user_id IS NULL AND api_key_id IS NULL")
+        == 3
+    )
