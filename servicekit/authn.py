@@ -1,0 +1,167 @@
+"""From a request's metadata to a `Principal`.
+
+A credential is looked for in this order, and only the first one found counts:
+
+1. `x-api-key: <API key>`: whoever sends it means it, and a Supabase client's habit of sending a
+   bearer token along with every call must not hide it;
+2. `authorization: Bearer <token>`: an access token if it has the shape of a JWT, else an API key.
+
+Failures are `Unauthenticated` with the reason CREDENTIAL_MISSING, CREDENTIAL_MALFORMED,
+TOKEN_INVALID, TOKEN_EXPIRED, TOKEN_AUDIENCE, SESSION_REVOKED or one of the key service's own
+(KEY_MALFORMED, KEY_UNKNOWN, KEY_REVOKED, KEY_EXPIRED, …). What cannot be looked up is refused with
+`Unavailable`, never let through.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Final, Literal, NamedTuple, Protocol
+
+from servicekit.errors import SigngateError, Unauthenticated
+from servicekit.principal import Principal
+from servicekit.telemetry import CREDENTIALS
+
+Metadata = Iterable[tuple[str, str | bytes]]
+
+
+class Credential(NamedTuple):
+    """A secret as presented, and the caller's address as the edge saw it ("" when unknown)."""
+
+    kind: Literal["key", "jwt"]
+    secret: str
+    client_ip: str
+
+    def __repr__(self) -> str:
+        return f"Credential({self.kind!r})"
+
+
+class KeyValidator(Protocol):
+    """Whoever can tell good API keys from bad ones: the keys service, through its client."""
+
+    async def validate(self, credential: Credential) -> Principal:
+        """The key's principal. Raises `Unauthenticated` or `Unavailable`."""
+        ...
+
+
+class TokenVerifier(Protocol):
+    """Whoever can tell good access tokens from bad ones: see `servicekit.tokens`."""
+
+    async def verify(self, token: str) -> Principal:
+        """The token's principal, its session not yet looked at. Raises `Unauthenticated`."""
+        ...
+
+
+class Sessions(Protocol):
+    """Which sessions have been revoked before their tokens ran out."""
+
+    async def denied(self, session_ids: Sequence[str]) -> Sequence[bool]:
+        """True for each one that is revoked, in one round trip. Raises `Unavailable`."""
+        ...
+
+
+def client_ip(metadata: Metadata) -> str:
+    """The caller's address as the edge saw it, "" when the call did not come through the edge.
+
+    The edge sets `x-envoy-external-address` for outside callers, and appends the address it saw to
+    `x-forwarded-for`: what stands before that last entry is the caller's own word.
+    """
+    address = forwarded = ""
+    for key, value in metadata:
+        if key == "x-envoy-external-address":
+            address = str(value)
+        elif key == "x-forwarded-for":
+            forwarded = str(value).rpartition(",")[2].strip()
+    return address or forwarded
+
+
+def find_credential(metadata: Metadata) -> Credential | None:
+    """The credential a request presents, `None` when there is none. Does no I/O.
+
+    Keys of `metadata` are lower case, as gRPC and ASGI give them. Raises `Unauthenticated` (reason
+    CREDENTIAL_MALFORMED) for an `authorization` header of another scheme.
+    """
+    key = bearer = address = forwarded = ""
+    for name, value in metadata:
+        if name == "authorization":
+            bearer = str(value)
+        elif name == "x-api-key":
+            key = str(value)
+        elif name == "x-envoy-external-address":
+            address = str(value)
+        elif name == "x-forwarded-for":
+            forwarded = str(value).rpartition(",")[2].strip()
+    if key:
+        return Credential("key", key.strip(), address or forwarded)
+    if not bearer:
+        return None
+    scheme, _, secret = bearer.partition(" ")
+    secret = secret.strip()
+    if scheme.lower() != "bearer" or not secret:
+        raise Unauthenticated(
+            "The authorization header must read: Bearer <credential>.", reason="CREDENTIAL_MALFORMED"
+        )
+    is_jwt = secret.startswith("eyJ") and secret.count(".") == 2  # noqa: PLR2004  # RFC 7519: 3 parts
+    return Credential("jwt" if is_jwt else "key", secret, address or forwarded)
+
+
+class CredentialAuthenticator:
+    """The authenticator of every service: API keys by the key service, access tokens here.
+
+    Either may be `None` where a service takes only the other kind (the keys service validates keys
+    in its own process). Costs one round trip: to the key service for a key, to Redis for a token.
+    """
+
+    def __init__(
+        self, tokens: TokenVerifier | None, sessions: Sessions | None, keys: KeyValidator | None
+    ) -> None:
+        if tokens is not None and sessions is None:
+            raise ValueError("tokens without a look at revoked sessions would outlive sign-out")
+        self._tokens = tokens
+        self._sessions = sessions
+        self._keys = keys
+
+    async def authenticate(self, metadata: Metadata) -> Principal:
+        """The caller. Raises `Unauthenticated` or `Unavailable`; see the module's list."""
+        credential = find_credential(metadata)
+        if credential is None:
+            raise _missing()
+        kind = credential.kind
+        try:
+            principal = await self._by_kind(credential)
+        except SigngateError as error:
+            CREDENTIALS.labels(kind, error.reason).inc()
+            raise
+        CREDENTIALS.labels(kind, "OK").inc()
+        return principal
+
+    async def _by_kind(self, credential: Credential) -> Principal:
+        if credential.kind == "key":
+            if self._keys is None:
+                raise Unauthenticated("API keys are not taken here.", reason="ACCESS_TOKEN_REQUIRED")
+            return await self._keys.validate(credential)
+        if self._tokens is None or self._sessions is None:
+            raise Unauthenticated("Access tokens are not taken here.", reason="API_KEY_REQUIRED")
+        principal = await self._tokens.verify(credential.secret)
+        if principal.session_id is not None:
+            (revoked,) = await self._sessions.denied((str(principal.session_id),))
+            if revoked:
+                raise SessionRevoked
+        return principal
+
+
+class SessionRevoked(Unauthenticated):
+    """The token's session was signed out or revoked."""
+
+    reason = "SESSION_REVOKED"
+    message = "This session has been signed out."
+
+
+def _missing() -> Unauthenticated:
+    return Unauthenticated(
+        "Send an access token or an API key: authorization: Bearer <credential>, or x-api-key: <key>.",
+        reason="CREDENTIAL_MISSING",
+    )
+
+
+DENIED_PREFIX: Final = "session:denied:"
+"""Redis key prefix of a revoked session; the key lives as long as the session's last token."""
