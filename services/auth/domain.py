@@ -1,0 +1,306 @@
+"""Accounts as plain data, and the rules that need nothing else.
+
+Nothing here shows an address, a hash or a secret in its `repr`, so every object may be logged.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any, Final, Literal
+from uuid import UUID
+
+from services.auth.errors import ValidationFailed
+
+Json = dict[str, Any]
+Aal = Literal["aal1", "aal2"]
+Purpose = Literal[
+    "signup",
+    "magiclink",
+    "recovery",
+    "invite",
+    "email_change_current",
+    "email_change_new",
+    "reauthentication",
+]
+OtpType = Literal["signup", "magiclink", "email", "recovery", "email_change", "invite"]
+SignOutScope = Literal["global", "local", "others"]
+
+PURPOSES: Final[Mapping[OtpType, tuple[Purpose, ...]]] = {
+    "signup": ("signup",),
+    "magiclink": ("magiclink",),
+    # Clients say `email` for whatever six digits a sign-in mail showed.
+    "email": ("magiclink", "signup"),
+    "recovery": ("recovery",),
+    "email_change": ("email_change_current", "email_change_new"),
+    "invite": ("invite",),
+}
+"""Which codes each type of verification takes."""
+
+MAX_TRIES: Final = 5
+"""Wrong tries after which a code is dead."""
+METADATA_LIMIT: Final = 16 * 1024
+"""Bytes of a user's metadata as JSON."""
+
+
+@dataclass(frozen=True, slots=True)
+class Client:
+    """Where a call comes from, for limits, sessions and the audit log. Empty where unknown."""
+
+    ip: str = ""
+    user_agent: str = ""
+    request_id: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """One way in which a user can prove who they are."""
+
+    id: UUID
+    provider: str
+    provider_id: str
+    identity_data: Json = field(repr=False)
+    created_at: datetime
+    updated_at: datetime
+    last_sign_in_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Factor:
+    """A second factor as its owner sees it: no secret."""
+
+    id: UUID
+    friendly_name: str
+    factor_type: str
+    status: Literal["unverified", "verified"]
+    created_at: datetime
+    updated_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class User:
+    """An account. `password_hash` is for this service alone and leaves through no face."""
+
+    id: UUID
+    email: str = field(repr=False)
+    created_at: datetime
+    updated_at: datetime
+    role: str = "authenticated"
+    tier: str = "free"
+    is_active: bool = True
+    new_email: str = field(default="", repr=False)
+    email_change_status: int = 0
+    email_confirmed_at: datetime | None = None
+    confirmation_sent_at: datetime | None = None
+    recovery_sent_at: datetime | None = None
+    email_change_sent_at: datetime | None = None
+    invited_at: datetime | None = None
+    last_login: datetime | None = None
+    banned_until: datetime | None = None
+    user_metadata: Json = field(default_factory=dict, repr=False)
+    app_metadata: Json = field(default_factory=dict, repr=False)
+    identities: tuple[Identity, ...] = field(default=(), repr=False)
+    factors: tuple[Factor, ...] = ()
+    password_hash: str | None = field(default=None, repr=False)
+
+    @property
+    def confirmed(self) -> bool:
+        """True once the address has been proved."""
+        return self.email_confirmed_at is not None
+
+    @property
+    def has_factor(self) -> bool:
+        """True when a proved second factor protects the account."""
+        return any(factor.status == "verified" for factor in self.factors)
+
+    def may_sign_in(self, now: datetime) -> bool:
+        """False while banned or deactivated."""
+        return self.is_active and (self.banned_until is None or self.banned_until <= now)
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """A login, as stored."""
+
+    id: UUID
+    user_id: UUID
+    created_at: datetime
+    aal: Aal = "aal1"
+    amr: tuple[tuple[str, int], ...] = ()  # method, epoch seconds; the newest first
+    refreshed_at: datetime | None = None
+    not_after: datetime | None = None
+    revoked_at: datetime | None = None
+    user_agent: str = ""
+    ip: str = field(default="", repr=False)
+
+    def ended(self, now: datetime, inactivity: timedelta) -> bool:
+        """True when it may not be refreshed any more."""
+        last = self.refreshed_at or self.created_at
+        over = self.not_after is not None and self.not_after <= now
+        return self.revoked_at is not None or over or last + inactivity <= now
+
+    def proved_at(self) -> int:
+        """When the user last proved who they are by any factor, in epoch seconds."""
+        return max((at for _, at in self.amr), default=int(self.created_at.timestamp()))
+
+
+@dataclass(frozen=True, slots=True)
+class RefreshToken:
+    """One link of a session's chain of refresh tokens, as stored."""
+
+    id: UUID
+    session_id: UUID
+    used_at: datetime | None
+    revoked_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class Issued:
+    """What a sign-in gives. Times are epoch seconds and seconds."""
+
+    access_token: str = field(repr=False)
+    refresh_token: str = field(repr=False)
+    expires_at: int
+    expires_in: int
+    user: User
+    session: Session
+
+
+@dataclass(frozen=True, slots=True)
+class OneTimeToken:
+    """A mailed code and link, as stored: hashes only."""
+
+    id: UUID
+    user_id: UUID
+    purpose: Purpose
+    email: str = field(repr=False)
+    code_hash: str = field(repr=False)
+    attempts: int
+    expires_at: datetime
+    used_at: datetime | None
+    redirect_to: str = ""
+    flow_state_id: UUID | None = None
+
+    def live(self, now: datetime) -> bool:
+        """True while it can still be redeemed."""
+        return self.used_at is None and self.expires_at > now and self.attempts < MAX_TRIES
+
+
+@dataclass(frozen=True, slots=True)
+class Pkce:
+    """What binds a mailed link to the client that asked for it (RFC 7636)."""
+
+    challenge: str
+    method: Literal["s256", "plain"]
+
+
+@dataclass(frozen=True, slots=True)
+class FlowState:
+    """A PKCE flow, as stored."""
+
+    id: UUID
+    user_id: UUID
+    pkce: Pkce
+    method: str
+    expires_at: datetime
+    used_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class NewCode:
+    """What is kept of a code that is about to be mailed."""
+
+    id: UUID
+    user_id: UUID
+    purpose: Purpose
+    email: str = field(repr=False)
+    code_hash: str = field(repr=False)
+    link_hash: str | None = field(repr=False)
+    redirect_to: str
+    flow_state_id: UUID | None
+    created_at: datetime
+    expires_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class SecretFactor:
+    """A factor with its encrypted secret."""
+
+    id: UUID
+    user_id: UUID
+    status: str
+    sealed: bytes = field(repr=False)
+    last_used_step: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Challenge:
+    """A challenge to prove a factor."""
+
+    id: UUID
+    factor_id: UUID
+    expires_at: datetime
+    verified_at: datetime | None
+    attempts: int
+
+
+# A local part of visible ASCII, then dotted labels. Whether mail arrives is proved by mail.
+_address = re.compile(
+    r"[a-z0-9!#$%&'*+/=?^_`{|}~.-]{1,64}@(?:[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\.)+[a-z](?:[a-z0-9-]{0,61}[a-z0-9])"
+).fullmatch
+_longest_address: Final = 254
+_no_address: Final = "this is no e-mail address"
+
+
+def normal_email(text: str, name: str = "email") -> str:
+    """The address in the one form in which addresses are kept and compared: ASCII in lower case.
+
+    A domain in another script becomes its IDNA form. Raises `ValidationFailed` for what can be no
+    address, and for a local part beyond ASCII, which few mail servers take. Never quotes the address.
+    """
+    local, at, domain = text.strip().rpartition("@")
+    if not at:
+        raise ValidationFailed(name, "an e-mail address is required" if not text.strip() else _no_address)
+    try:
+        email = f"{local}@{domain.encode('idna').decode()}".lower()
+    except UnicodeError:
+        raise ValidationFailed(name, _no_address) from None
+    if len(email) > _longest_address or ".." in email or not _address(email):
+        raise ValidationFailed(name, _no_address)
+    return email
+
+
+def pkce(challenge: str, method: str) -> Pkce | None:
+    """The PKCE binding, `None` when no challenge was given. Raises `ValidationFailed`."""
+    if not challenge:
+        return None
+    wanted = (method or "s256").lower()
+    if not re.fullmatch(r"[A-Za-z0-9._~-]{43,128}", challenge):
+        raise ValidationFailed("code_challenge", "must have 43 to 128 characters of A-Z a-z 0-9 - . _ ~")
+    if wanted == "s256":
+        return Pkce(challenge, "s256")
+    if wanted == "plain":
+        return Pkce(challenge, "plain")
+    raise ValidationFailed("code_challenge_method", "must be s256 or plain")
+
+
+_units: Final = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+
+
+def duration(text: str, name: str) -> timedelta | None:
+    """Such as `24h` or `1h30m`; `None` for `none` and for nothing. Raises `ValidationFailed`."""
+    if text in ("", "none"):
+        return None
+    if not re.fullmatch(r"(?:\d{1,9}(?:\.\d{1,9})?[smhd]){1,4}", text):
+        raise ValidationFailed(name, "must be a duration such as 24h, or none")
+    parts = re.findall(r"([\d.]+)([smhd])", text)
+    seconds = sum(float(amount) * _units[unit] for amount, unit in parts)
+    return timedelta(seconds=min(seconds, 100 * 366 * 86400.0))
+
+
+def merged(old: Json, change: Mapping[str, Any]) -> Json:
+    """Metadata with a change laid over it: a null removes a member, all else replaces one."""
+    together = {**old, **change}
+    return {name: value for name, value in together.items() if value is not None}

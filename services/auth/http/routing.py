@@ -1,0 +1,86 @@
+"""What is the same round every handler: context, authentication, policy, errors, metrics.
+
+A handler that needs a caller names the RPC it stands beside; that RPC's policy, written in the contract,
+is the handler's. So the two faces can't come to differ in whom they let in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from servicekit import log
+from servicekit.authn import Metadata
+from servicekit.context import REQUEST_ID_HEADER, CallContext, enter
+from servicekit.errors import Internal, SigngateError
+from servicekit.http import observed
+from servicekit.rpc.policy import enforce, policies
+from servicekit.rpc.server import Authenticator
+from services.auth.client import client_of
+from services.auth.domain import Client
+from services.auth.http.refusals import VERSION, VERSION_HEADER, refusal
+from signgate.auth.v1 import admin_pb2, auth_pb2
+
+Handler = Callable[[Request], Awaitable[Response]]
+
+ACCOUNTS: Final = auth_pb2.DESCRIPTOR.services_by_name["AuthService"].full_name
+ADMIN: Final = admin_pb2.DESCRIPTOR.services_by_name["AuthAdminService"].full_name
+CLOSED: Final = 499
+"""The status noted for a client that went away; nobody receives it."""
+
+_log = log.get("http")
+
+
+class Routes:
+    """Makes routes. `policy` is `Service/Method`, or `None` for a path that looks at no credential."""
+
+    def __init__(self, authenticator: Authenticator) -> None:
+        self._authenticator = authenticator
+        self._policies = {
+            f"{service}/{name}": policy
+            for service in (ACCOUNTS, ADMIN)
+            for name, policy in policies(service).items()
+        }
+
+    def route(self, method: str, path: str, handler: Handler, policy: str | None = None) -> Route:
+        """One route. Raises `KeyError` for a policy of an RPC that is not there."""
+        wanted = None if policy is None else self._policies[policy]
+        name = f"http{path}/{method}"
+
+        async def guarded(request: Request) -> Response:
+            here = CallContext(request.headers.get(REQUEST_ID_HEADER))
+            enter(here)
+            try:
+                if wanted is not None:
+                    here.principal = await self._authenticator.authenticate(metadata(request))
+                    enforce(wanted, here.principal)
+                response = await handler(request)
+            except ClientDisconnect:
+                response = Response(status_code=CLOSED)
+            except SigngateError as error:
+                if error.__cause__ is not None:
+                    _log.warning("call failed", path=path, reason=error.reason, cause=repr(error.__cause__))
+                response = refusal(request, error)
+            except Exception:  # noqa: BLE001  # nothing about it is told
+                _log.exception("unexpected failure", path=path)
+                response = refusal(request, Internal())
+            response.headers.setdefault("cache-control", "no-store")
+            if request.headers.get(VERSION_HEADER, "") >= VERSION:
+                response.headers[VERSION_HEADER] = VERSION
+            return response
+
+        return Route(path, observed(name, guarded), methods=[method])
+
+
+def metadata(request: Request) -> Metadata:
+    """Headers as gRPC's metadata: names in small letters."""
+    return [(name, value) for name, value in request.headers.items()]
+
+
+def client(request: Request) -> Client:
+    """Where the call comes from."""
+    return client_of(metadata(request))

@@ -1,0 +1,117 @@
+"""Rate limits in Redis, shared by all replicas: moving windows by the library `limits`.
+
+A limit is named for what it counts and by whom. Names of accounts go into Redis as a keyed hash, for
+a key in Redis is a place where an address must not stand. Fails closed: while Redis is away nothing
+can be counted, so nothing that is limited is done (`RedisUnavailable`); access tokens can't be
+checked against the deny-set then either.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any, Final, Literal
+
+from limits import RateLimitItem, parse
+from limits.aio.storage import RedisClusterStorage, RedisStorage
+from limits.aio.strategies import MovingWindowRateLimiter
+
+from servicekit.clock import Clock
+from servicekit.errors import QuotaFacts, ResourceExhausted
+from servicekit.redis import translated
+from services.auth.domain import Client
+from services.auth.errors import EmailRateLimit, RequestRateLimit
+from services.auth.metrics import RATE_LIMITED
+
+Action = Literal["sign_in", "sign_up", "verify", "refresh", "mail", "factor"]
+By = Literal["ip", "account", "account_ip"]
+
+# setting → what is limited, counted by whom, and how people call it
+LIMITS: Final[Mapping[str, tuple[Action, By, str]]] = {
+    "rate_sign_in_ip": ("sign_in", "ip", "sign-ins from your network address"),
+    "rate_sign_in_account": ("sign_in", "account", "sign-ins to this account"),
+    "rate_sign_in_account_ip": ("sign_in", "account_ip", "sign-ins to this account from your address"),
+    "rate_sign_up_ip": ("sign_up", "ip", "sign-ups from your network address"),
+    "rate_verify_ip": ("verify", "ip", "codes tried from your network address"),
+    "rate_verify_account": ("verify", "account", "codes tried for this account"),
+    "rate_refresh_ip": ("refresh", "ip", "refreshes from your network address"),
+    "rate_mail_address": ("mail", "account", "mails to this address"),
+    "rate_mail_address_day": ("mail", "account", "mails to this address in a day"),
+    "rate_mail_ip": ("mail", "ip", "mails asked for from your network address"),
+    "rate_factor_account": ("factor", "account", "second-factor codes tried for this account"),
+}
+
+
+class RateLimits:
+    """Counts actions by address and by account. `rates` are settings by the names of `LIMITS`."""
+
+    def __init__(self, url: str, rates: Mapping[str, str], pepper: str, clock: Clock, **redis: Any) -> None:
+        storage: RedisStorage | RedisClusterStorage
+        if "+cluster://" in url:
+            storage = RedisClusterStorage(
+                f"async+{url}", implementation="redispy", key_prefix="auth:rate", **redis
+            )
+        else:
+            storage = RedisStorage(f"async+{url}", implementation="redispy", key_prefix="auth:rate", **redis)
+        self._limiter = MovingWindowRateLimiter(storage)
+        self._storage: Any = storage
+        self._clock = clock
+        self._key = hashlib.sha256(f"signgate.auth.rate|{pepper}".encode()).digest()
+        self._items = {name: parse(text) for name, text in rates.items()}
+
+    async def hit(self, action: Action, client: Client, account: str = "") -> None:
+        """Count one action against all its limits, or raise the first that is used up.
+
+        `account` is whose account it is about: an address or an id; unknown ones count alike. Limits
+        by address are passed over where the caller's is unknown: such calls did not come by the edge.
+        """
+        for name, (limited, by, spoken) in LIMITS.items():
+            who = self._who(by, client, account)
+            if limited != action or not who:
+                continue
+            item = self._items[name]
+            with translated():
+                if await self._limiter.hit(item, name, who):
+                    continue
+                reset_at = (await self._limiter.get_window_stats(item, name, who)).reset_time
+            RATE_LIMITED.labels(name).inc()
+            raise self._over(action, name, spoken, item, reset_at)
+
+    async def forgive(self, client: Client, account: str) -> None:
+        """A right password takes back what the wrong ones before it counted from that address."""
+        name = "rate_sign_in_account_ip"
+        if who := self._who("account_ip", client, account):
+            with translated():
+                await self._limiter.clear(self._items[name], name, who)
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._storage.bridge.get_connection().aclose()
+
+    def _who(self, by: By, client: Client, account: str) -> str:
+        if by == "ip":
+            return client.ip
+        if not account or (by == "account_ip" and not client.ip):
+            return ""
+        text = account if by == "account" else f"{account}|{client.ip}"
+        return hashlib.blake2b(text.encode(), key=self._key, digest_size=16).hexdigest()
+
+    def _over(
+        self, action: Action, name: str, spoken: str, item: RateLimitItem, reset_at: float
+    ) -> ResourceExhausted:
+        wait = max(reset_at - self._clock.time(), 1.0)
+        until = datetime.fromtimestamp(reset_at, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+        kind = EmailRateLimit if action == "mail" else RequestRateLimit
+        return kind(
+            f"Too many {spoken}: the limit is {_rate(item)}. Try again at {until}.",
+            metadata={"limit": name.removeprefix("rate_")},
+            retry_after=wait,
+            quota=QuotaFacts(name.removeprefix("rate_"), item.amount, 0, wait, reset_at),
+        )
+
+
+def _rate(item: RateLimitItem) -> str:
+    """Such as `6 per 10 minutes`: the library's own text knows no plural."""
+    span = item.GRANULARITY.name
+    return f"{item.amount} per {span if item.multiples == 1 else f'{item.multiples} {span}s'}"

@@ -1,0 +1,1 @@
+"""Mail: what is written (`letters`), and how it leaves (`outbox`)."""

@@ -1,0 +1,53 @@
+"""Sign-in with a password."""
+
+from __future__ import annotations
+
+from services.auth.domain import Client, Issued, User, normal_email
+from services.auth.errors import EmailNotConfirmed, InvalidCredentials, UserBanned
+from services.auth.service.even import EvenAnswers
+from services.auth.service.issuing import Issuing
+from services.auth.service.kit import Kit
+
+
+class SignIn:
+    """Sign-in by address and password. Whether an address is known shows neither in answer nor time."""
+
+    def __init__(self, kit: Kit) -> None:
+        self._kit, self._issuing = kit, Issuing(kit)
+        self._even = EvenAnswers(kit.clock, kit.rules.even_answer)
+
+    async def sign_in(self, email: str, password: str, client: Client) -> Issued:
+        """A session of aal1, the login recorded; a hash of other parameters than today's is renewed."""
+        kit = self._kit
+        address = normal_email(email)
+        await kit.limits.hit("sign_in", client, address)
+        async with self._even.on_failure():
+            user = await self._prove(address, password, client)
+        stored = user.password_hash or ""
+        fresh = await kit.passwords.hash(password) if kit.passwords.outdated(stored) else None
+        async with kit.store.unit() as unit:
+            now = await unit.accounts.by_id(user.id, lock=True)
+            if now is None or now.password_hash != stored:
+                raise InvalidCredentials  # changed while we were hashing
+            if fresh is not None:
+                await unit.accounts.change(user.id, password_hash=fresh)
+            issued = await self._issuing.open(unit, now, "password", client)
+        await kit.limits.forgive(client, address)
+        return issued
+
+    async def _prove(self, address: str, password: str, client: Client) -> User:
+        kit = self._kit
+        async with kit.store.unit() as unit:
+            user = await unit.accounts.by_email(address)
+        right = await kit.passwords.matches(user.password_hash if user else None, password)
+        if user is None or not right:
+            # Written for unknown addresses as well: both ways do the same work.
+            async with kit.store.unit() as unit:
+                await unit.audit.add("sign_in_failed", user.id if user else None, client, actor="anonymous")
+            raise InvalidCredentials
+        # Only who knows the password gets to know these.
+        if not user.confirmed:
+            raise EmailNotConfirmed
+        if not user.may_sign_in(kit.clock.now()):
+            raise UserBanned
+        return user

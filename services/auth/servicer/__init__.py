@@ -1,0 +1,6 @@
+"""The gRPC face: protobuf ↔ domain, one method an RPC; no SQL, no rules."""
+
+from services.auth.servicer.accounts import AuthServicer
+from services.auth.servicer.admin import AuthAdminServicer
+
+__all__ = ["AuthAdminServicer", "AuthServicer"]
