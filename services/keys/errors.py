@@ -1,0 +1,122 @@
+"""The keys service's errors.
+
+    InvalidArgument
+    ├── ValidationFailed      VALIDATION_FAILED   `violations` name every wrong member
+    └── PageTokenInvalid      PAGE_TOKEN_INVALID
+    NotFound
+    └── KeyNotFound           KEY_NOT_FOUND       no such key, or another user's: told apart nowhere
+    FailedPrecondition
+    ├── KeyIsRevoked          KEY_REVOKED         a revoked key can't be changed or rotated
+    ├── KeyIsExpired          KEY_EXPIRED         neither can an expired one be rotated
+    └── KeyIsRotated          KEY_ROTATED         it has a successor already
+    ResourceExhausted
+    └── KeyLimit              KEY_LIMIT           too many active keys
+    Unauthenticated
+    └── UserUnknown           USER_UNKNOWN        the account behind the credential is gone
+    PermissionDenied
+    ├── ScopeMissing          SCOPE_MISSING       a credential gives only scopes that it has
+    └── DerivedToken          DERIVED_TOKEN       a minted token mints no tokens
+    Unavailable
+    └── KeysUnavailable       KEYS_UNAVAILABLE    records can be neither trusted nor read
+
+Refusals of presented credentials are no errors of the service: they are answers (`domain.Refused`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from servicekit.errors import (
+    FailedPrecondition,
+    FieldViolation,
+    InvalidArgument,
+    NotFound,
+    PermissionDenied,
+    ResourceExhausted,
+    Unauthenticated,
+    Unavailable,
+)
+
+
+class ValidationFailed(InvalidArgument):
+    """Some members are wrong; each is named."""
+
+    def __init__(self, violations: Iterable[FieldViolation]) -> None:
+        found = tuple(violations)
+        super().__init__("; ".join(f"{v.field}: {v.description}" for v in found), violations=found)
+
+
+class PageTokenInvalid(InvalidArgument):
+    """The page token is not one that a list gave."""
+
+    reason = "PAGE_TOKEN_INVALID"
+    message = "The page token is not valid. Use the next_page_token of the page before, unchanged."
+
+
+class KeyNotFound(NotFound):
+    """No such key, or none of the caller's."""
+
+    reason = "KEY_NOT_FOUND"
+    message = "There is no such API key."
+
+
+class KeyIsRevoked(FailedPrecondition):
+    """The key was revoked, which is for good."""
+
+    reason = "KEY_REVOKED"
+    message = "This API key has been revoked; that can't be undone. Create a new one."
+
+
+class KeyIsExpired(FailedPrecondition):
+    """The key's time is over."""
+
+    reason = "KEY_EXPIRED"
+    message = "This API key has expired. Create a new one."
+
+
+class KeyIsRotated(FailedPrecondition):
+    """The key has a successor."""
+
+    reason = "KEY_ROTATED"
+    message = "This API key has been rotated already. Rotate its successor."
+
+
+class KeyLimit(ResourceExhausted):
+    """The user has as many active keys as are allowed."""
+
+    reason = "KEY_LIMIT"
+    message = "The number of active API keys is at its limit. Revoke one first."
+
+
+class UserUnknown(Unauthenticated):
+    """A good token of an account that has no row (any more)."""
+
+    reason = "USER_UNKNOWN"
+    message = "The account of this credential does not exist."
+
+
+class ScopeMissing(PermissionDenied):
+    """A credential can give only scopes that it has itself."""
+
+    reason = "SCOPE_MISSING"
+    message = "This credential can't give scopes that it does not have."
+
+    @classmethod
+    def of(cls, missing: Iterable[str]) -> ScopeMissing:
+        """The error that names the scopes."""
+        names = " ".join(sorted(missing))
+        return cls(f"This credential lacks the scope: {names}.", metadata={"missing_scopes": names})
+
+
+class DerivedToken(PermissionDenied):
+    """A token that a key minted can't mint another: else it could outlive its time for ever."""
+
+    reason = "DERIVED_TOKEN"
+    message = "This needs the API key itself, not a token that it minted."
+
+
+class KeysUnavailable(Unavailable):
+    """Records can be neither trusted (too old) nor read."""
+
+    reason = "KEYS_UNAVAILABLE"
+    message = "API keys can't be checked right now. Try again shortly."

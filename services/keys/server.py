@@ -1,0 +1,76 @@
+"""How the keys service is put together, and in which order it starts; it stops in the reverse.
+
+It validates on without Redis, so it starts without Redis too: revocations then take the records'
+soft age, and logins are refused, for nobody can say which sessions were revoked.
+"""
+
+from __future__ import annotations
+
+from servicekit.authn import CredentialAuthenticator
+from servicekit.clock import SystemClock, SystemEntropy, SystemIds
+from servicekit.postgres import open_database
+from servicekit.redis import DeniedSessions, open_redis
+from servicekit.rpc import create_server
+from servicekit.runner import Runtime
+from servicekit.tokens import JwtVerifier
+from services.keys.config import KeysSettings
+from services.keys.derived import DerivedTokens, token_keyring
+from services.keys.invalidation import Invalidation, Subscription
+from services.keys.local import LocalKeys
+from services.keys.peppers import Peppers
+from services.keys.records import Bounds, Records
+from services.keys.rehash import Rehasher
+from services.keys.service import KeysService, Minting
+from services.keys.servicer import KeysServicer, KeyValidationServicer
+from services.keys.store import KeyStore, RecordStore
+from services.keys.validation import Validator
+from signgate.keys.v1.keys_pb2_grpc import add_KeysServiceServicer_to_server
+from signgate.keys.v1.validation_pb2_grpc import add_KeyValidationServiceServicer_to_server
+
+
+async def compose(runtime: Runtime) -> None:
+    """Pools → records → validator → service → servicers."""
+    settings = runtime.settings
+    if not isinstance(settings, KeysSettings):
+        raise TypeError("the keys service's settings")
+    clock = SystemClock()
+    dsn, redis_url = settings.postgres_dsn.get_secret_value(), settings.redis_url.get_secret_value()
+
+    owners = await runtime.connect("PostgreSQL", lambda: open_database(dsn, name="keys"))
+    # Reads for validation have connections of their own, which owners' work can't use up, and give
+    # up sooner: while they wait, signatures wait.
+    reads = await runtime.connect(
+        "PostgreSQL",
+        lambda: open_database(
+            dsn, name="keys-records", max_size=3, acquire_timeout=1.0, statement_timeout=1.0
+        ),
+    )
+    redis = await runtime.enter(open_redis(redis_url, name="keys", timeout=0.25, must_answer=False))
+
+    keyring = settings.keyring()
+    peppers, tokens = Peppers(keyring), DerivedTokens(token_keyring(keyring), clock)
+    record_store = RecordStore(reads)
+    bounds = Bounds(soft=settings.soft_age, hard=settings.hard_age, size=settings.record_cache)
+    records = Records(record_store.read, clock, bounds)
+    rehasher = Rehasher(record_store.repepper, peppers)
+    validator = Validator(records, peppers, tokens, clock, rehasher.add)
+    subscription = Subscription(redis_url, records.forget, records.distrust_all)
+    service = KeysService(
+        KeyStore(owners),
+        Invalidation(redis, records.forget),
+        Minting(peppers, tokens, clock, SystemIds(), SystemEntropy()),
+        engines=frozenset(settings.engines),
+        key_limit=settings.key_limit,
+    )
+    authenticator = CredentialAuthenticator(
+        JwtVerifier(settings.issuers(), clock=clock), DeniedSessions(redis), LocalKeys(validator)
+    )
+
+    server = create_server(authenticator=authenticator)
+    server.add(KeysServicer(service, clock), add_KeysServiceServicer_to_server)
+    server.add(KeyValidationServicer(validator), add_KeyValidationServiceServicer_to_server)
+    runtime.background("rehash", rehasher.run())
+    runtime.background("keep records fresh", records.keep_fresh())
+    runtime.background("invalidations", subscription.run())
+    # Not PostgreSQL: warm keys are validated without it, and a replica that withdrew could serve none.
+    await runtime.serve(server, settings.grpc_listen)

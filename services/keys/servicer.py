@@ -1,0 +1,107 @@
+"""protobuf ↔ domain, one method an RPC."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final, cast
+
+from servicekit import apikey
+from servicekit.authn import Metadata, find_credential
+from servicekit.clock import Clock
+from servicekit.context import principal
+from servicekit.errors import FieldViolation
+from services.keys import messages
+from services.keys.errors import DerivedToken, ValidationFailed
+from services.keys.service import KeysService
+from services.keys.validation import Validator
+from signgate.keys.v1 import keys_pb2 as pb
+from signgate.keys.v1 import keys_pb2_grpc, validation_pb2, validation_pb2_grpc
+
+if TYPE_CHECKING:
+    import grpc
+
+    Context = grpc.aio.ServicerContext[Any, Any]
+
+MAX_CREDENTIALS: Final = 1000
+
+
+class KeysServicer(keys_pb2_grpc.KeysServiceServicer):
+    """`signgate.keys.v1.KeysService`. The interceptor has authenticated the caller."""
+
+    def __init__(self, service: KeysService, clock: Clock) -> None:
+        self._service = service
+        self._clock = clock
+
+    async def CreateKey(self, request: pb.CreateKeyRequest, context: Context) -> pb.CreateKeyResponse:
+        made = await self._service.create(principal(), messages.draft(request))
+        return pb.CreateKeyResponse(key=messages.key(made.key, self._clock.now()), secret=made.secret)
+
+    async def ListKeys(self, request: pb.ListKeysRequest, context: Context) -> pb.ListKeysResponse:
+        keys, token = await self._service.list(
+            principal(), request.page_size, request.page_token, include_inactive=request.include_inactive
+        )
+        now = self._clock.now()
+        return pb.ListKeysResponse(keys=[messages.key(key, now) for key in keys], next_page_token=token)
+
+    async def GetKey(self, request: pb.GetKeyRequest, context: Context) -> pb.GetKeyResponse:
+        key = await self._service.get(principal(), messages.key_id(request.key_id))
+        return pb.GetKeyResponse(key=messages.key(key, self._clock.now()))
+
+    async def UpdateKey(self, request: pb.UpdateKeyRequest, context: Context) -> pb.UpdateKeyResponse:
+        key = await self._service.update(
+            principal(), messages.key_id(request.key_id), messages.changes(request)
+        )
+        return pb.UpdateKeyResponse(key=messages.key(key, self._clock.now()))
+
+    async def RotateKey(self, request: pb.RotateKeyRequest, context: Context) -> pb.RotateKeyResponse:
+        grace = None
+        if request.HasField("grace_period"):
+            grace = messages.span("grace_period", request.grace_period)
+        made, previous = await self._service.rotate(principal(), messages.key_id(request.key_id), grace)
+        now = self._clock.now()
+        return pb.RotateKeyResponse(
+            key=messages.key(made.key, now), secret=made.secret, previous=messages.key(previous, now)
+        )
+
+    async def RevokeKey(self, request: pb.RevokeKeyRequest, context: Context) -> pb.RevokeKeyResponse:
+        key = await self._service.revoke(principal(), messages.key_id(request.key_id))
+        return pb.RevokeKeyResponse(key=messages.key(key, self._clock.now()))
+
+    async def RevokeSelf(self, request: pb.RevokeSelfRequest, context: Context) -> pb.RevokeSelfResponse:
+        key = await self._service.revoke_self(principal())
+        return pb.RevokeSelfResponse(key=messages.key(key, self._clock.now()))
+
+    async def MintToken(self, request: pb.MintTokenRequest, context: Context) -> pb.MintTokenResponse:
+        credential = find_credential(cast("Metadata", context.invocation_metadata() or ()))
+        if credential is not None and apikey.is_token(credential.secret):
+            raise DerivedToken
+        ttl = messages.span("ttl", request.ttl) if request.HasField("ttl") else None
+        token, expires_at, scopes = await self._service.mint_token(principal(), request.scopes, ttl)
+        response = pb.MintTokenResponse(token=token, scopes=scopes)
+        response.expires_at.FromDatetime(expires_at)
+        return response
+
+    async def ListKeyEvents(
+        self, request: pb.ListKeyEventsRequest, context: Context
+    ) -> pb.ListKeyEventsResponse:
+        events, token = await self._service.events(
+            principal(), messages.key_id(request.key_id), request.page_size, request.page_token
+        )
+        return pb.ListKeyEventsResponse(
+            events=[messages.event(event) for event in events], next_page_token=token
+        )
+
+
+class KeyValidationServicer(validation_pb2_grpc.KeyValidationServiceServicer):
+    """`signgate.keys.v1.KeyValidationService`, for Signgate's own services."""
+
+    def __init__(self, validator: Validator) -> None:
+        self._validator = validator
+        self._messages = messages.ValidationMessages()
+
+    async def ValidateKeys(
+        self, request: validation_pb2.ValidateKeysRequest, context: Context
+    ) -> validation_pb2.ValidateKeysResponse:
+        if len(request.credentials) > MAX_CREDENTIALS:
+            raise ValidationFailed([FieldViolation("credentials", f"at most {MAX_CREDENTIALS}")])
+        answers = await self._validator.validate([(c.secret, c.client_ip) for c in request.credentials])
+        return self._messages.response(answers)
