@@ -1,0 +1,61 @@
+"""The signer's settings."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Self
+
+from pydantic import Field, SecretStr, model_validator
+
+from servicekit.config import ListenAddress
+from servicekit.trust import TokenSettings
+from services.signer.config_engines import EngineSettings
+
+
+class SignerSettings(TokenSettings, EngineSettings):
+    """What the signer is told. Times are seconds unless their name says otherwise.
+
+    `signing_keys_file`: the native engine's keys, as `python -m servicekit.keyset` makes them; a
+    rotation in it is seen within a second.
+    `engines`: the enabled ones; requests that name none, of keys that name none, go to
+    `default_engine`.
+    `max_list`: the most requests that pass the line together. `max_waiting`: the most that wait for
+    it; one more is refused with OVERLOADED. `max_batches` and `max_batches_waiting`: the same for
+    SignBatch calls.
+    `settle`: turns of the event loop without an arrival after which a list under load leaves.
+    `max_wait`: how long a request without a nearer deadline may take in all.
+    `peer_timeout`, `redis_timeout`: how long one call to a peer, or to Redis, may take.
+    `usage_shards`: how many usage streams there are; the same number as the logger's.
+    `usage_backlog_bytes`: what one usage stream may take up in Redis; beyond it requests are refused
+    with USAGE_BACKLOG, and nothing is charged, until the loggers have caught up. The same number as
+    the logger's, which warns long before; all shards together must fit well within Redis's memory.
+    `canary_interval`: how often each engine signs a URL to see that it can.
+    """
+
+    redis_url: SecretStr
+    keys_addr: str
+    quota_addr: str
+    http_listen: ListenAddress | None = None
+    signing_keys_file: Path
+    engines: tuple[str, ...] = ("native",)
+    default_engine: str = "native"
+    native_ttl: Annotated[float, Field(ge=10, le=86_400)] = 300.0
+    max_list: Annotated[int, Field(ge=1, le=1000)] = 128
+    max_waiting: Annotated[int, Field(ge=1)] = 2048
+    max_batches: Annotated[int, Field(ge=1, le=100)] = 8
+    max_batches_waiting: Annotated[int, Field(ge=1)] = 256
+    settle: Annotated[int, Field(ge=0, le=100)] = 8
+    max_wait: Annotated[float, Field(gt=0)] = 5.0
+    peer_timeout: Annotated[float, Field(gt=0)] = 2.0
+    redis_timeout: Annotated[float, Field(gt=0)] = 0.25
+    usage_shards: Annotated[int, Field(ge=1, le=1024)] = 4
+    usage_backlog_bytes: Annotated[int, Field(ge=1_000_000)] = 67_108_864
+    canary_interval: Annotated[float, Field(gt=0)] = 15.0
+
+    @model_validator(mode="after")
+    def _agree(self) -> Self:
+        if self.default_engine not in self.engines:
+            raise ValueError("default_engine is not one of engines")
+        if self.max_list > self.max_waiting or self.max_batches > self.max_batches_waiting:
+            raise ValueError("a list is no longer than what may wait")
+        return self
