@@ -1,0 +1,152 @@
+"""The client for asyncio: `sync.py`, awaited."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterable
+from datetime import datetime, timedelta
+from typing import Any, Self
+
+import grpc
+
+from signgate.auth.v1 import auth_pb2, user_pb2
+from signgate.keys.v1 import keys_pb2
+from signgate.quota.v1 import quota_pb2
+from signgate.signer.v1 import signer_pb2
+from signgate.usage.v1 import usage_pb2
+from signgate_client import calls
+from signgate_client.errors import SigngateError
+
+
+class AsyncSigngate(calls.Stubs):
+    """One connection to the edge, for one caller; of one event loop.
+
+    `timeout` is each call's, in seconds. `tls` for an edge that speaks it.
+    """
+
+    def __init__(
+        self,
+        target: str = "127.0.0.1:8080",
+        *,
+        api_key: str | None = None,
+        access_token: str | None = None,
+        timeout: float = 10.0,
+        tls: bool = False,
+    ) -> None:
+        self._metadata = calls.credential(api_key, access_token)
+        self._timeout = timeout
+        options = list(calls.OPTIONS)
+        self._channel = (
+            grpc.aio.secure_channel(target, grpc.ssl_channel_credentials(), options=options)
+            if tls
+            else grpc.aio.insecure_channel(target, options=options)
+        )
+        super().__init__(self._channel)
+
+    async def sign(
+        self, room_url: str, *, engine: str = "", ttl: timedelta | None = None, user_agent: str = ""
+    ) -> signer_pb2.Signature:
+        """Sign one room URL."""
+        response: signer_pb2.SignResponse = await self.call(
+            self.signer.Sign, calls.sign(room_url, engine, ttl, user_agent)
+        )
+        return response.signature
+
+    async def sign_batch(
+        self, room_urls: Iterable[str], *, engine: str = "", ttl: timedelta | None = None
+    ) -> signer_pb2.SignBatchResponse:
+        """Sign up to 100 room URLs; results are in their order, each a signature or an error."""
+        response: signer_pb2.SignBatchResponse = await self.call(
+            self.signer.SignBatch, calls.batch(room_urls, engine, ttl)
+        )
+        return response
+
+    async def sign_stream(self, room_urls: Iterable[str]) -> AsyncIterator[signer_pb2.SignStreamResponse]:
+        """Sign room URLs as they come; an answer's `tag` is the index of its URL."""
+        requests = (
+            signer_pb2.SignStreamRequest(tag=tag, request=calls.sign(url, "", None, ""))
+            for tag, url in enumerate(room_urls)
+        )
+        try:
+            async for response in self.signer.SignStream(requests, metadata=self._metadata):
+                yield response
+        except grpc.aio.AioRpcError as failure:
+            raise SigngateError.of(failure) from failure
+
+    async def verify(self, signed_url: str) -> signer_pb2.VerifySignatureResponse:
+        """Whether a native signature holds now."""
+        response: signer_pb2.VerifySignatureResponse = await self.call(
+            self.signer.VerifySignature, calls.verify(signed_url)
+        )
+        return response
+
+    async def quota(self) -> quota_pb2.GetQuotaResponse:
+        """The caller's limits, and what is left of them."""
+        response: quota_pb2.GetQuotaResponse = await self.call(self.quotas.GetQuota, calls.quota())
+        return response
+
+    async def list_usage(self, page_size: int = 100, page_token: str = "") -> usage_pb2.ListUsageResponse:
+        """The caller's requests, newest first."""
+        response: usage_pb2.ListUsageResponse = await self.call(
+            self.usage.ListUsage, calls.list_usage(page_size, page_token)
+        )
+        return response
+
+    async def export_usage(self, request: usage_pb2.ExportUsageRequest) -> AsyncIterator[bytes]:
+        """The caller's requests as a file, piece by piece, oldest first."""
+        try:
+            async for part in self.usage.ExportUsage(request, metadata=self._metadata):
+                yield part.data
+        except grpc.aio.AioRpcError as failure:
+            raise SigngateError.of(failure) from failure
+
+    async def create_key(
+        self, name: str, *, scopes: Iterable[str] = (), expires_at: datetime | None = None
+    ) -> keys_pb2.CreateKeyResponse:
+        """Make an API key; `secret` is in this answer only."""
+        response: keys_pb2.CreateKeyResponse = await self.call(
+            self.keys.CreateKey, calls.create_key(name, scopes, expires_at)
+        )
+        return response
+
+    async def revoke_key(self, key_id: str) -> keys_pb2.Key:
+        """End a key, for good."""
+        response: keys_pb2.RevokeKeyResponse = await self.call(
+            self.keys.RevokeKey, keys_pb2.RevokeKeyRequest(key_id=key_id)
+        )
+        return response.key
+
+    async def sign_up(self, email: str, password: str) -> user_pb2.User:
+        """Make an account; a code to confirm the address is mailed."""
+        response: auth_pb2.SignUpResponse = await self.call(
+            self.auth.SignUp, auth_pb2.SignUpRequest(email=email, password=password)
+        )
+        return response.user
+
+    async def confirm(self, email: str, code: str) -> user_pb2.Session:
+        """Confirm the address with the mailed code, and sign in."""
+        response: auth_pb2.VerifyResponse = await self.call(self.auth.Verify, calls.confirm(email, code))
+        return response.session
+
+    async def sign_in(self, email: str, password: str) -> user_pb2.Session:
+        """Sign in with a password. Use the session's access token in another `AsyncSigngate`."""
+        response: auth_pb2.SignInResponse = await self.call(
+            self.auth.SignIn, auth_pb2.SignInRequest(email=email, password=password)
+        )
+        return response.session
+
+    async def call(self, method: Any, request: Any) -> Any:
+        """Call a stub's method with this caller's credential. Raises `SigngateError`."""
+        try:
+            return await method(request, timeout=self._timeout, metadata=self._metadata)
+        except grpc.aio.AioRpcError as failure:
+            raise SigngateError.of(failure) from failure
+
+    async def close(self) -> None:
+        """Close the connection."""
+        await self._channel.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
