@@ -1,0 +1,1 @@
+"""The edge: one Envoy configuration for every way of running the product."""

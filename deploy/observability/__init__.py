@@ -1,0 +1,1 @@
+"""What an operator watches: scrape configuration, rules, alerts and the dashboard."""
