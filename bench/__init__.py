@@ -1,0 +1,1 @@
+"""Measurements: scripts that start what they measure, and print what they found."""
