@@ -1,0 +1,148 @@
+"""The Redis helpers against a real redis-server, also one that stops."""
+
+import asyncio
+import socket
+import time
+from collections.abc import AsyncIterator, Iterator
+from uuid import uuid4
+
+import pytest
+from prometheus_client import REGISTRY
+from redis.exceptions import ResponseError
+
+from servicekit.keepalive import OPTIONS
+from servicekit.redis import DeniedSessions, Redis, RedisUnavailable, Script, open_redis, ping, translated
+from servicekit.testing.network import RedisProcess, redis_server
+from servicekit.testing.redis_cluster import redis_cluster
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[RedisProcess]:
+    with redis_server() as process:
+        yield process
+
+
+@pytest.fixture
+async def client(server: RedisProcess) -> AsyncIterator[Redis]:
+    async with open_redis(server.url) as opened:
+        yield opened
+
+
+async def test_a_script_runs_also_when_the_server_has_forgotten_it(client: Redis) -> None:
+    """A restarted or failed-over Redis knows no script."""
+    double = Script("redis.call('INCRBY', KEYS[1], ARGV[1]); return redis.call('GET', KEYS[1])")
+    assert await double(client, ["{u}:n"], [2]) == b"2"
+    assert await double(client, ["{u}:n"], [2]) == b"4"
+    await client.script_flush()
+    assert await double(client, ["{u}:n"], [2]) == b"6"
+
+
+async def test_a_scripts_own_error_is_not_taken_for_trouble(client: Redis) -> None:
+    with pytest.raises(ResponseError, match="mine"):
+        await Script("return redis.error_reply('mine')")(client, [])
+
+
+async def test_denied_sessions_in_one_list(client: Redis) -> None:
+    sessions = DeniedSessions(client)
+    one, two, three = (str(uuid4()) for _ in range(3))
+    await sessions.deny(two, 60)
+    assert list(await sessions.denied([one, two, three])) == [False, True, False]
+    assert list(await sessions.denied([two])) == [True]
+    assert list(await sessions.denied([])) == []
+    assert 55 < await client.ttl(f"session:denied:{two}") <= 60
+
+
+async def test_idle_connections_are_probed(client: Redis) -> None:
+    """Else a server that went without a word is found out by somebody's request."""
+    connection = await client.connection_pool.get_connection()  # type: ignore[union-attr]  # no cluster
+    try:
+        where = connection._writer.get_extra_info("socket")
+        assert where.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
+        assert OPTIONS
+        for option, seconds in OPTIONS.items():
+            assert where.getsockopt(socket.IPPROTO_TCP, option) == seconds
+    finally:
+        await client.connection_pool.release(connection)  # type: ignore[union-attr]  # no cluster
+
+
+async def test_idle_connections_outlive_a_restart_at_no_requests_cost() -> None:
+    """They are dead then; the pool looks before it lends one."""
+    with redis_server() as server:
+        async with open_redis(server.url) as client:
+            await asyncio.gather(*(client.ping() for _ in range(8)))
+            server.stop()
+            server.start()
+            await asyncio.sleep(0.2)
+            assert await asyncio.gather(*(client.ping() for _ in range(8))) == [True] * 8
+
+
+async def test_nobody_there_is_told_at_start() -> None:
+    with pytest.raises(RedisUnavailable):
+        async with open_redis("redis://127.0.0.1:1/0"):
+            pytest.fail("it can't have opened")
+
+
+async def test_a_redis_that_goes_away_fails_fast_and_comes_back_without_a_restart() -> None:
+    with redis_server() as server:
+        async with open_redis(server.url, timeout=0.3) as client:
+            sessions = DeniedSessions(client)
+            assert list(await sessions.denied(["s"])) == [False]
+            server.stop()
+            async with asyncio.timeout(5):
+                with pytest.raises(RedisUnavailable):
+                    await sessions.denied(["s", "t"])
+                with pytest.raises(RedisUnavailable) as caught:
+                    await sessions.denied(["s"])
+            assert caught.value.retry_after is not None
+            assert "127.0.0.1" not in str(caught.value)
+            server.start()
+            await ping(client)
+            assert list(await sessions.denied(["s"])) == [False]
+
+
+async def test_a_redis_that_hangs_is_given_up_after_the_timeout(server: RedisProcess) -> None:
+    async with open_redis(server.url, timeout=0.2) as client, open_redis(server.url) as other:
+        started = time.monotonic()
+        with pytest.raises(RedisUnavailable), translated():
+            await client.blpop(["nothing"], timeout=20)
+        assert time.monotonic() - started < 15
+        await ping(other)
+
+
+async def test_a_pools_use_is_in_the_metrics_while_it_is_open(server: RedisProcess) -> None:
+    def use(state: str) -> float | None:
+        return REGISTRY.get_sample_value(
+            "signgate_redis_pool_connections", {"pool": "observed", "state": state}
+        )
+
+    async with open_redis(server.url, name="observed") as client:
+        assert (use("in_use"), use("idle")) == (0, 1)
+        async with client.pubsub() as channel:
+            await channel.subscribe("anything")
+            assert (use("in_use"), use("idle")) == (1, 0)
+        assert use("in_use") == 0
+    assert (use("in_use"), use("idle")) == (None, None)
+
+
+async def test_a_cluster_clients_connections_are_counted_over_its_nodes() -> None:
+    with redis_cluster() as cluster:
+        async with open_redis(cluster.url, name="observed") as client:
+            for key in ("a", "b", "c", "d"):
+                await client.set(key, 1)
+            in_use, idle = (
+                REGISTRY.get_sample_value(
+                    "signgate_redis_pool_connections", {"pool": "observed", "state": state}
+                )
+                for state in ("in_use", "idle")
+            )
+    assert in_use == 0
+    assert idle is not None
+    assert idle >= 3
+
+
+async def test_trouble_is_counted(server: RedisProcess) -> None:
+    before = REGISTRY.get_sample_value("signgate_redis_failures_total") or 0.0
+    with pytest.raises(RedisUnavailable):
+        async with open_redis("redis://127.0.0.1:1/0"):
+            pytest.fail("it can't have opened")
+    assert REGISTRY.get_sample_value("signgate_redis_failures_total") == before + 1

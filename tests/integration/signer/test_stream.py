@@ -1,0 +1,171 @@
+"""SignStream: answers in any order, joined by tags; bounds; and every way in which it ends."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+from collections.abc import AsyncIterator
+
+import grpc
+import pytest
+
+from services.signer.streaming import READ_AHEAD, SignStream
+from signgate.keys.v1 import keys_pb2
+from signgate.signer.v1 import signer_pb2 as pb
+from tests.integration.signer.world import Signer, World
+from tests.unit.signer_service.world import unknown_key
+
+
+def request(tag: int, url: str = "@someone") -> pb.SignStreamRequest:
+    return pb.SignStreamRequest(tag=tag, request=pb.SignRequest(room_url=url))
+
+
+async def many(count: int) -> AsyncIterator[pb.SignStreamRequest]:
+    for tag in range(count):
+        yield request(tag, f"@name{tag}")
+
+
+async def test_every_request_is_answered_once_under_its_tag(world: World, signer: Signer) -> None:
+    key = await world.key()
+    answers = [answer async for answer in signer.raw.SignStream(many(700), metadata=key.auth)]
+    assert sorted(answer.tag for answer in answers) == list(range(700))
+    assert all(a.result.signature.username == f"name{a.tag}" for a in answers)
+    assert {answer.result.request_id for answer in answers} == {e.id for e in await world.events()}
+    assert await world.used(key) == 700
+
+
+async def test_what_is_not_signed_says_why_and_the_stream_goes_on(world: World, signer: Signer) -> None:
+    await world.quota_world.plan("free", 2)
+    await asyncio.sleep(0.3)
+    user = await world.keys_world.user()
+    call = signer.raw.SignStream(metadata=user.auth)
+    found = []
+    for tag, url in enumerate(("@aa", "nope", "@bb", "@cc")):
+        await call.write(request(tag, url))
+        answer = await call.read()
+        assert answer.tag == tag
+        found.append(answer.result.error.reason)
+    assert found == ["", "ROOM_URL_UNRECOGNISED", "", "QUOTA_EXHAUSTED"]
+    await call.done_writing()
+    assert await call.read() is grpc.aio.EOF
+    assert await call.code() == grpc.StatusCode.OK
+
+
+async def test_a_revoked_key_ends_the_stream(world: World, signer: Signer) -> None:
+    key = await world.key()
+    call = signer.raw.SignStream(metadata=key.auth)
+    await call.write(request(1))
+    assert (await call.read()).result.HasField("signature")
+    await world.keys.owner.RevokeKey(keys_pb2.RevokeKeyRequest(key_id=key.id), metadata=key.user.auth)
+    await asyncio.sleep(0.5)
+    await call.write(request(2))
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        while await call.read() is not grpc.aio.EOF:
+            pass
+        raise AssertionError("the stream went on")
+    assert caught.value.code() == grpc.StatusCode.UNAUTHENTICATED
+    assert await world.outcomes() == ["", "KEY_REVOKED"]
+
+
+@pytest.mark.parametrize("metadata", [(), (("x-api-key", "sgk_live_x"),), (("x-api-key", unknown_key()),)])
+async def test_a_bad_credential_ends_the_stream(
+    world: World, signer: Signer, metadata: tuple[tuple[str, str], ...]
+) -> None:
+    call = signer.raw.SignStream(metadata=metadata)
+    if metadata and metadata[0][1] != "sgk_live_x":
+        await call.write(request(1))  # a well-formed key is looked at when there is something to sign
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await call.read()
+    assert caught.value.code() == grpc.StatusCode.UNAUTHENTICATED
+    assert await world.events() == []
+
+
+async def test_a_missing_scope_ends_the_stream(world: World, signer: Signer) -> None:
+    key = await world.key(scopes=["usage:read"])
+    call = signer.raw.SignStream(many(3), metadata=key.auth)
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await call.read()
+    assert caught.value.code() == grpc.StatusCode.PERMISSION_DENIED
+
+
+async def test_an_empty_stream_ends_well(world: World, signer: Signer) -> None:
+    key = await world.key()
+    assert [answer async for answer in signer.raw.SignStream(many(0), metadata=key.auth)] == []
+
+
+async def test_a_client_that_reads_nothing_is_held_back(world: World, signer: Signer) -> None:
+    """What the server takes of a client that never reads is bounded."""
+    key = await world.key()
+    call = signer.raw.SignStream(metadata=key.auth)
+    written = 0
+
+    async def flood() -> None:
+        nonlocal written
+        while True:
+            await call.write(request(written, f"https://www.tiktok.com/@x_y/live?{'q' * 1900}"))
+            written += 1
+
+    writing = asyncio.ensure_future(flood())
+    stood: list[int] = []
+    while len(stood) < 30 and (len(stood) < 2 or stood[-1] != stood[-2]):
+        await asyncio.sleep(1.0)
+        stood.append(written)
+    writing.cancel()
+    assert stood[-1] == stood[-2] > 0
+    # One list is being written, two wait for it, one is in the line; the rest is in the inbox.
+    (stream,) = (one for one in gc.get_objects() if type(one) is SignStream)
+    assert 0 < len(stream._inbox) <= READ_AHEAD
+    call.cancel()
+
+
+async def test_a_client_that_goes_away_leaves_no_charge_unrecorded(world: World, signer: Signer) -> None:
+    key = await world.key()
+    call = signer.raw.SignStream(many(500), metadata=key.auth)
+    for _ in range(20):
+        await call.read()
+    call.cancel()
+    for _ in range(100):
+        signed = sum(event.success for event in await world.events())
+        if signed >= 20 and await world.used(key) == signed:
+            break
+        await asyncio.sleep(0.05)
+    assert await world.used(key) == sum(event.success for event in await world.events())
+
+
+async def test_peers_that_fail_leave_the_stream_open(world: World, signer: Signer) -> None:
+    key = await world.key()
+    call = signer.raw.SignStream(metadata=key.auth)
+    await call.write(request(1))
+    assert (await call.read()).result.HasField("signature")
+    await world.quota_cable.cut()
+    await call.write(request(2))
+    error = (await call.read()).result.error
+    assert (error.code, error.reason) == (14, "PEER_UNAVAILABLE")
+    assert error.HasField("retry_after")
+    await world.quota_cable.mend()
+    for tag in range(3, 100):
+        await call.write(request(tag))
+        if (await call.read()).result.HasField("signature"):
+            break
+        await asyncio.sleep(0.05)
+    else:
+        raise AssertionError("never signed again")
+    await call.done_writing()
+    assert await call.code() == grpc.StatusCode.OK
+
+
+async def test_a_stopping_server_answers_what_it_read_then_ends_the_stream(world: World) -> None:
+    key = await world.key()
+    async with world.signer(drain_grace=5.0) as signer:
+        call = signer.raw.SignStream(metadata=key.auth)
+        for tag in range(10):
+            await call.write(request(tag))
+        first = await call.read()
+        signer.runtime.stopping.set()
+        tags = [first.tag]
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            while (answer := await call.read()) is not grpc.aio.EOF:
+                tags.append(answer.tag)
+            raise AssertionError("ended well")
+        assert caught.value.code() == grpc.StatusCode.UNAVAILABLE
+        assert len(tags) == len(set(tags)) == sum(event.success for event in await world.events())

@@ -1,0 +1,99 @@
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Iterator
+
+import pytest
+from argon2 import PasswordHasher
+from argon2.exceptions import VerifyMismatchError
+
+from services.auth.errors import Overloaded, WeakPassword
+from services.auth.passwords import Passwords, check_new_password
+
+
+class SlowHasher(PasswordHasher):
+    """Verifies nothing until it is let go, and counts."""
+
+    def __init__(self) -> None:
+        super().__init__(time_cost=1, memory_cost=8192, parallelism=1)
+        self.verified: list[str] = []
+        self.running = self.most = 0
+        self.go = threading.Event()
+        self._lock = threading.Lock()
+
+    def verify(self, stored: str | bytes, password: str | bytes) -> bool:  # type: ignore[override]  # never True here
+        with self._lock:
+            self.running += 1
+            self.most = max(self.most, self.running)
+            self.verified.append(str(stored))
+        self.go.wait(5)
+        with self._lock:
+            self.running -= 1
+        raise VerifyMismatchError
+
+
+@pytest.fixture
+def hasher() -> SlowHasher:
+    return SlowHasher()
+
+
+@pytest.fixture
+def passwords(hasher: SlowHasher) -> Iterator[Passwords]:
+    found = Passwords(hasher, threads=2, queue=3)
+    yield found
+    hasher.go.set()
+    found.close()
+
+
+async def test_an_unknown_account_costs_a_hash_all_the_same(hasher: SlowHasher, passwords: Passwords) -> None:
+    hasher.go.set()
+    assert not await passwords.matches(None, "anything")
+    (dummy,) = hasher.verified
+    assert dummy.startswith("$argon2id$v=19$m=8192,t=1,p=1$")
+
+
+async def test_hashing_is_bounded_in_threads_and_in_waiting(hasher: SlowHasher, passwords: Passwords) -> None:
+    """Each hash takes megabytes: a flood must be refused, not queued without end."""
+    waiting = [asyncio.create_task(passwords.matches(None, "x")) for _ in range(5)]
+    await asyncio.sleep(0.05)
+    with pytest.raises(Overloaded):
+        await passwords.matches(None, "x")
+    hasher.go.set()
+    assert await asyncio.gather(*waiting) == [False] * 5
+    assert hasher.most == 2
+    assert not await passwords.matches(None, "x")
+
+
+async def test_a_password_matches_its_own_hash_only() -> None:
+    passwords = Passwords(PasswordHasher(time_cost=1, memory_cost=8192), threads=1, queue=9)
+    stored = await passwords.hash("ten green bottles")
+    assert await passwords.matches(stored, "ten green bottles")
+    assert not await passwords.matches(stored, "ten green bottlez")
+    assert not await passwords.matches("not a hash", "ten green bottles")
+    assert not passwords.outdated(stored)
+    stronger = Passwords(PasswordHasher(time_cost=2, memory_cost=8192), threads=1, queue=9)
+    assert stronger.outdated(stored)
+    passwords.close()
+    stronger.close()
+
+
+@pytest.mark.parametrize(
+    "password", ["password", "PASSWORD1", "Password123!", "!!qwertyuiop99", "iloveyou", "12345678"]
+)
+def test_breached_passwords_and_their_trimmings_are_refused(password: str) -> None:
+    with pytest.raises(WeakPassword) as refused:
+        check_new_password(password, 8)
+    assert refused.value.metadata["reasons"] == "pwned"
+
+
+@pytest.mark.parametrize("password", ["ten green bottles", "8fJ2-kqpL!x", "пароль-не-из-списка", "🦉" * 8])
+def test_good_passwords_pass(password: str) -> None:
+    check_new_password(password, 8)
+
+
+@pytest.mark.parametrize("password", ["", "x" * 7, "x" * 1025, "é" * 513])
+def test_length_counts_characters_below_and_bytes_above(password: str) -> None:
+    with pytest.raises(WeakPassword) as refused:
+        check_new_password(password, 8)
+    assert refused.value.metadata["reasons"] == "length"

@@ -1,0 +1,262 @@
+"""Which credential counts, what it must be, and that doubt refuses."""
+
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import Any
+from uuid import UUID, uuid4
+
+import jwt
+import pytest
+
+from servicekit.authn import CredentialAuthenticator, client_ip, find_credential
+from servicekit.errors import SigngateError, Unauthenticated, Unavailable
+from servicekit.keyset import generate
+from servicekit.principal import ALL_SCOPES, Principal
+from servicekit.testing.clock import ManualClock
+from servicekit.testing.tokens import FakeKeys, FakeSessions, TokenMint
+from servicekit.tokens import NOBODY, Issuer, TokenAudience, TokenExpired, TokenInvalid
+
+USER = uuid4()
+KEY = Principal(USER, api_key_id=uuid4(), scopes=frozenset({"sign"}))
+JWT = "eyJh.eyJi.c2ln"
+
+
+def bearer(token: str) -> list[tuple[str, str]]:
+    return [("authorization", f"Bearer {token}")]
+
+
+class TestFindCredential:
+    def test_none(self) -> None:
+        assert find_credential([("user-agent", "x")]) is None
+
+    @pytest.mark.parametrize(
+        ("metadata", "kind", "secret"),
+        [
+            (bearer(JWT), "jwt", JWT),
+            (bearer("sgk_live_abc"), "key", "sgk_live_abc"),
+            ([("authorization", f"bearer  {JWT} ")], "jwt", JWT),
+            ([("x-api-key", " sgk_live_abc ")], "key", "sgk_live_abc"),
+            ([("x-api-key", JWT)], "key", JWT),
+            ([*bearer(JWT), ("x-api-key", "sgk_live_abc")], "key", "sgk_live_abc"),
+            (bearer("eyJ.two-parts"), "key", "eyJ.two-parts"),
+        ],
+    )
+    def test_kind_and_secret(self, metadata: list[tuple[str, str]], kind: str, secret: str) -> None:
+        found = find_credential(metadata)
+        assert found is not None
+        assert (found.kind, found.secret) == (kind, secret)
+
+    @pytest.mark.parametrize("value", ["Basic dTpw", "Bearer", "Bearer   ", "sgk_live_abc"])
+    def test_another_scheme_is_refused_rather_than_passed_over(self, value: str) -> None:
+        with pytest.raises(Unauthenticated) as caught:
+            find_credential([("authorization", value)])
+        assert caught.value.reason == "CREDENTIAL_MALFORMED"
+
+    def test_a_credential_does_not_show_in_a_repr(self) -> None:
+        assert "abc" not in repr(find_credential(bearer("sgk_live_abc")))
+
+    @pytest.mark.parametrize(
+        ("metadata", "address"),
+        [
+            ([], ""),
+            ([("x-forwarded-for", "6.6.6.6, 10.0.0.9")], "10.0.0.9"),
+            ([("x-forwarded-for", "1.1.1.1"), ("x-envoy-external-address", "2.2.2.2")], "2.2.2.2"),
+        ],
+    )
+    def test_only_the_edges_word_on_the_address_counts(
+        self, metadata: list[tuple[str, str]], address: str
+    ) -> None:
+        assert client_ip(metadata) == address
+        found = find_credential([*metadata, ("x-api-key", "k")])
+        assert found is not None
+        assert found.client_ip == address
+
+
+class TestTokens:
+    @pytest.fixture
+    def clock(self) -> ManualClock:
+        return ManualClock()
+
+    @pytest.fixture
+    def mint(self, clock: ManualClock) -> TokenMint:
+        return TokenMint(clock=clock)
+
+    async def test_a_good_token_is_its_user(self, mint: TokenMint) -> None:
+        session = uuid4()
+        principal = await mint.verifier().verify(mint.token(USER, session_id=str(session), aal="aal2"))
+        assert principal == Principal(USER, session_id=session, aal="aal2", scopes=ALL_SCOPES)
+
+    async def test_tier_comes_from_the_issuers_own_metadata(self, mint: TokenMint) -> None:
+        """`user_metadata` is the user's own to write."""
+        token = mint.token(app_metadata={"tier": "api_key"}, user_metadata={"tier": "gold"})
+        assert (await mint.verifier().verify(token)).tier == "api_key"
+
+    async def test_a_service_role_token_needs_no_user(self, mint: TokenMint) -> None:
+        claims: dict[str, Any] = {"role": "service_role", "sub": None, "session_id": None}
+        principal = await mint.verifier().verify(mint.token(**claims))
+        assert principal.is_service_role
+        assert principal.user_id == NOBODY
+
+    @pytest.mark.parametrize(
+        "changes",
+        [
+            {"sub": None},
+            {"sub": "not-a-uuid"},
+            {"session_id": None},
+            {"role": "anon"},
+            {"role": "postgres"},
+            {"role": None},
+            {"iss": "http://elsewhere.test"},
+            {"exp": None},
+            {"iat": None},
+            {"aud": None},
+            {"exp": "tomorrow"},
+            {"session_id": 5},
+        ],
+    )
+    async def test_wrong_claims(self, mint: TokenMint, changes: dict[str, object]) -> None:
+        with pytest.raises((TokenInvalid, TokenAudience)):
+            await mint.verifier().verify(mint.token(USER, **changes))
+
+    async def test_another_audience(self, mint: TokenMint) -> None:
+        with pytest.raises(TokenAudience):
+            await mint.verifier().verify(mint.token(USER, aud="somebody-else"))
+
+    async def test_a_token_from_the_future(self, mint: TokenMint, clock: ManualClock) -> None:
+        with pytest.raises(TokenInvalid):
+            await mint.verifier().verify(mint.token(USER, nbf=int(clock.time()) + 60))
+
+    async def test_expiry_holds_also_for_a_token_that_was_seen_before(
+        self, mint: TokenMint, clock: ManualClock
+    ) -> None:
+        verifier, token = mint.verifier(), mint.token(USER)
+        await verifier.verify(token)
+        clock.advance(3600 + 4)
+        await verifier.verify(token)
+        clock.advance(1)
+        with pytest.raises(TokenExpired):
+            await verifier.verify(token)
+        with pytest.raises(TokenExpired):
+            await verifier.verify(token)
+
+    async def test_a_forged_signature(self, mint: TokenMint) -> None:
+        head, body, signature = mint.token(USER).split(".")
+        forged = ("A" if signature[0] != "A" else "B") + signature[1:]
+        with pytest.raises(TokenInvalid):
+            await mint.verifier().verify(f"{head}.{body}.{forged}")
+
+    async def test_a_payload_that_was_changed(self, mint: TokenMint) -> None:
+        head, _, signature = mint.token(USER).split(".")
+        other = mint.token(uuid4()).split(".")[1]
+        with pytest.raises(TokenInvalid):
+            await mint.verifier().verify(f"{head}.{other}.{signature}")
+
+    async def test_a_good_signature_by_a_key_of_the_same_id_that_is_not_published(
+        self, mint: TokenMint
+    ) -> None:
+        stranger = generate("ES256", 0)
+        token = jwt.encode(mint.claims(USER), stranger.key, algorithm="ES256", headers={"kid": mint.key.kid})
+        with pytest.raises(TokenInvalid):
+            await mint.verifier().verify(token)
+
+    async def test_an_unsigned_token(self, mint: TokenMint) -> None:
+        token = jwt.encode(mint.claims(USER), "", algorithm="none", headers={"kid": mint.key.kid})
+        with pytest.raises(TokenInvalid):
+            await mint.verifier().verify(token)
+
+    @pytest.mark.filterwarnings("ignore::jwt.warnings.InsecureKeyLengthWarning")
+    async def test_the_public_key_used_as_a_shared_secret(self, mint: TokenMint) -> None:
+        secret = str(mint.key.public_jwk()["x"])
+        token = jwt.encode(mint.claims(USER), secret, algorithm="HS256", headers={"kid": mint.key.kid})
+        with pytest.raises(TokenInvalid):
+            await mint.verifier().verify(token)
+
+    @pytest.mark.parametrize("kid", [None, "unknown"])
+    async def test_no_key_or_an_unknown_one(self, mint: TokenMint, kid: str | None) -> None:
+        headers = {"kid": kid} if kid else {}
+        token = jwt.encode(mint.claims(USER), mint.key.key, algorithm="ES256", headers=headers)
+        with pytest.raises(TokenInvalid):
+            await mint.verifier().verify(token)
+
+    @pytest.mark.parametrize("token", ["", "eyJ..", JWT, "a.b.c", "é.é.é", "eyJ" + "A" * 9000 + ".a.b"])
+    async def test_garbage(self, mint: TokenMint, token: str) -> None:
+        with pytest.raises(TokenInvalid):
+            await mint.verifier().verify(token)
+
+    def test_symmetric_algorithms_can_not_be_configured(self) -> None:
+        with pytest.raises(ValueError, match="ES256"):
+            Issuer("i", "u", algorithms=("HS256",))
+
+    async def test_the_cache_is_bounded(self, mint: TokenMint) -> None:
+        verifier = mint.verifier()
+        verifier._size = 3
+        for _ in range(10):
+            await verifier.verify(mint.token())
+        assert len(verifier._good) == 3
+
+
+class Down:
+    async def denied(self, session_ids: Sequence[str]) -> Sequence[bool]:
+        raise Unavailable(reason="REDIS_UNAVAILABLE")
+
+
+class TestAuthenticator:
+    def authenticator(self, mint: TokenMint, sessions: object = None) -> CredentialAuthenticator:
+        return CredentialAuthenticator(
+            mint.verifier(),
+            sessions or FakeSessions(),  # type: ignore[arg-type]
+            FakeKeys({"sgk_live_good": KEY}),
+        )
+
+    async def reason(self, authenticator: CredentialAuthenticator, metadata: list[tuple[str, str]]) -> str:
+        with pytest.raises(SigngateError) as caught:
+            await authenticator.authenticate(metadata)
+        return caught.value.reason
+
+    async def test_either_kind(self) -> None:
+        mint = TokenMint()
+        both = self.authenticator(mint)
+        assert await both.authenticate([("x-api-key", "sgk_live_good")]) == KEY
+        assert (await both.authenticate(bearer(mint.token(USER)))).user_id == USER
+
+    async def test_nothing(self) -> None:
+        assert await self.reason(self.authenticator(TokenMint()), []) == "CREDENTIAL_MISSING"
+
+    async def test_a_bad_key_is_not_rescued_by_a_good_token(self) -> None:
+        mint = TokenMint()
+        metadata = [*bearer(mint.token(USER)), ("x-api-key", "sgk_live_bad")]
+        assert await self.reason(self.authenticator(mint), metadata) == "KEY_UNKNOWN"
+
+    async def test_a_revoked_session_is_refused_though_its_token_holds(self) -> None:
+        mint, sessions, session = TokenMint(), FakeSessions(), str(uuid4())
+        authenticator = self.authenticator(mint, sessions)
+        token = mint.token(USER, session_id=session)
+        assert (await authenticator.authenticate(bearer(token))).session_id == UUID(session)
+        sessions.revoked.add(session)
+        assert await self.reason(authenticator, bearer(token)) == "SESSION_REVOKED"
+
+    async def test_without_the_deny_set_nobody_is_let_in(self) -> None:
+        mint = TokenMint()
+        authenticator = self.authenticator(mint, Down())
+        assert await self.reason(authenticator, bearer(mint.token(USER))) == "REDIS_UNAVAILABLE"
+
+    def test_tokens_without_a_deny_set_can_not_be_configured(self) -> None:
+        with pytest.raises(ValueError, match="revoked"):
+            CredentialAuthenticator(TokenMint().verifier(), None, None)
+
+    async def test_a_service_may_take_one_kind_only(self) -> None:
+        mint = TokenMint()
+        tokens_only = CredentialAuthenticator(mint.verifier(), FakeSessions(), None)
+        keys_only = CredentialAuthenticator(None, None, FakeKeys())
+        assert await self.reason(tokens_only, [("x-api-key", "k")]) == "ACCESS_TOKEN_REQUIRED"
+        assert await self.reason(keys_only, bearer(mint.token(USER))) == "API_KEY_REQUIRED"
+
+
+async def test_a_clock_that_runs_a_little_ahead_is_borne_with() -> None:
+    clock = ManualClock()
+    mint = TokenMint(clock=clock)
+    verifier = mint.verifier()
+    token = mint.token(USER, iat=int(clock.time()) + 4)
+    assert (await verifier.verify(token)).user_id == USER
+    late = mint.token(USER, exp=int((clock.now() - timedelta(seconds=4)).timestamp()))
+    assert (await verifier.verify(late)).user_id == USER

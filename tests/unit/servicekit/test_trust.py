@@ -1,0 +1,54 @@
+"""Tokens of issuers outside: trusted for who a user is, never for who administrates."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from servicekit.config import SettingsError, parse
+from servicekit.testing.tokens import StaticKeys, TokenMint
+from servicekit.tokens import JwtVerifier, TokenInvalid
+from servicekit.trust import TokenSettings
+
+OUTSIDE = "https://project.example/auth/v1"
+
+
+@pytest.fixture
+def settings(monkeypatch: pytest.MonkeyPatch) -> TokenSettings:
+    monkeypatch.setenv("SIGNGATE_GRPC_LISTEN", "127.0.0.1:0")
+    monkeypatch.setenv("SIGNGATE_JWKS_URL", "http://auth/jwks.json")
+    monkeypatch.setenv("SIGNGATE_JWT_ISSUER", "http://issuer.test/auth/v1")
+    outside = [{"name": OUTSIDE, "jwks_url": f"{OUTSIDE}/.well-known/jwks.json"}]
+    monkeypatch.setenv("SIGNGATE_OUTSIDE_ISSUERS", json.dumps(outside))
+    return parse(TokenSettings)
+
+
+async def test_a_user_of_an_outside_issuer_is_let_in(settings: TokenSettings) -> None:
+    mint = TokenMint(OUTSIDE)
+    verifier = JwtVerifier(settings.issuers(), keys={OUTSIDE: StaticKeys(mint.key)})
+    principal = await verifier.verify(mint.token())
+    assert principal.role == "authenticated"
+
+
+async def test_an_outside_issuer_makes_no_administrators(settings: TokenSettings) -> None:
+    mint = TokenMint(OUTSIDE)
+    verifier = JwtVerifier(settings.issuers(), keys={OUTSIDE: StaticKeys(mint.key)})
+    with pytest.raises(TokenInvalid):
+        await verifier.verify(mint.token(role="service_role"))
+
+
+async def test_an_outside_issuer_can_not_speak_in_our_name(settings: TokenSettings) -> None:
+    own, outside = TokenMint(), TokenMint(OUTSIDE)
+    name = "http://issuer.test/auth/v1"
+    keys = {name: StaticKeys(own.key), OUTSIDE: StaticKeys(outside.key)}
+    verifier = JwtVerifier(settings.issuers(), keys=keys)
+    with pytest.raises(TokenInvalid):
+        await verifier.verify(outside.token(iss=name))
+    assert (await verifier.verify(own.token())).role == "authenticated"
+
+
+def test_a_wrong_setting_is_named(settings: TokenSettings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SIGNGATE_OUTSIDE_ISSUERS", '[{"name": "x"}]')
+    with pytest.raises(SettingsError, match="SIGNGATE_OUTSIDE_ISSUERS"):
+        parse(TokenSettings)
