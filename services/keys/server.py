@@ -45,7 +45,7 @@ async def compose(runtime: Runtime) -> None:
             dsn, name="keys-records", max_size=3, acquire_timeout=1.0, statement_timeout=1.0
         ),
     )
-    redis = await runtime.enter(open_redis(redis_url, name="keys", timeout=0.25, must_answer=False))
+    redis = await runtime.enter(open_redis(redis_url, name="keys", timeout=1.0, must_answer=False))
 
     keyring = settings.keyring()
     peppers, tokens = Peppers(keyring), DerivedTokens(token_keyring(keyring), clock)

@@ -47,7 +47,7 @@ class SignerSettings(TokenSettings, EngineSettings):
     settle: Annotated[int, Field(ge=0, le=100)] = 8
     max_wait: Annotated[float, Field(gt=0)] = 5.0
     peer_timeout: Annotated[float, Field(gt=0)] = 2.0
-    redis_timeout: Annotated[float, Field(gt=0)] = 0.25
+    redis_timeout: Annotated[float, Field(gt=0)] = 1.0
     usage_shards: Annotated[int, Field(ge=1, le=1024)] = 4
     usage_backlog_bytes: Annotated[int, Field(ge=1_000_000)] = 67_108_864
     canary_interval: Annotated[float, Field(gt=0)] = 15.0

@@ -83,7 +83,7 @@ def test_from_sign_up_to_usage(running: Running, shell: Shell, tmp_path: Path) -
     (line,) = shell("--json", "sign", "@three").splitlines()
     assert json.loads(line)["signature"]["canonicalUrl"] == "https://www.tiktok.com/@three/live"
     assert re.search(r"key day +4 +1 ", shell("quota"))
-    running.eventually(lambda: shell("usage", "list").count("signed") == 3, 20, "the key's three rows")
+    running.eventually(lambda: shell("usage", "list").count("signed") == 3, 30, "the key's three rows")
     assert re.search(r"signed +3 +3 +0 ", shell("usage", "stats", "--by", "result", "--last", "1h"))
     shell("keys", "list", status=1)
     assert "SCOPE_MISSING" in shell.told
@@ -91,7 +91,7 @@ def test_from_sign_up_to_usage(running: Running, shell: Shell, tmp_path: Path) -
     assert "sg_sig=" in shell("sign", "@by.token")
 
     shell.key = ""
-    running.eventually(lambda: shell("usage", "list").count("signed") == 5, 20, "the account's five rows")
+    running.eventually(lambda: shell("usage", "list").count("signed") == 5, 30, "the account's five rows")
     assert shell("usage", "export").count("\n") == 7
     file = tmp_path / "usage.parquet"
     shell("usage", "export", "--format", "parquet", "-o", str(file))
@@ -100,7 +100,7 @@ def test_from_sign_up_to_usage(running: Running, shell: Shell, tmp_path: Path) -
     assert "key.rotated" in shell("keys", "events", listed["id"])
     shell.key = successor
     shell("keys", "revoke-self")
-    running.eventually(lambda: refused(shell, "sign", "@x") == "KEY_REVOKED", 5, "the successor's end")
+    running.eventually(lambda: refused(shell, "sign", "@x") == "KEY_REVOKED", 30, "the successor's end")
     shell.key = ""
     assert shell("keys", "list").count("\n") == 1
     assert "revoked" in shell("keys", "list", "--all")

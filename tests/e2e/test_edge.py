@@ -131,7 +131,7 @@ class TestInside:
                 for face in faces
             )
 
-        running.eventually(healthy, 20, "every face to be ready")
+        running.eventually(healthy, 30, "every face to be ready")
 
 
 class TestErrors:
@@ -175,7 +175,7 @@ class TestErrors:
         assert refused.value.code() == grpc.StatusCode.UNAVAILABLE
         for words in (rest.text, str(refused.value.details())):
             assert not re.search(r"upstream|127\.0\.0\.1|connect", words)
-        running.eventually(lambda: http.get("/v1/quota").status_code == 401, 10, "quota to be back")
+        running.eventually(lambda: http.get("/v1/quota").status_code == 401, 30, "quota to be back")
 
     def test_no_answer_names_what_it_runs_on(self, http: httpx.Client) -> None:
         for path in ("/v1/keys", "/nothing", "/auth/v1/health", "/healthz"):
@@ -250,7 +250,7 @@ class TestRequestIds:
         """Keys and one-time tokens may stand in a query."""
         answer = http.get("/webcast/rate_limits", params={"apiKey": "sgk_live_canary-in-a-query"})
         request_id = answer.headers["x-request-id"]
-        running.eventually(lambda: request_id in running.log("envoy"), 5, "the access log")
+        running.eventually(lambda: request_id in running.log("envoy"), 30, "the access log")
         assert "canary-in-a-query" not in running.log("envoy")
 
 

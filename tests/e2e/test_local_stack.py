@@ -52,14 +52,14 @@ def test_up_starts_what_was_stopped(running: Running) -> None:
     running.stack.stop("keys")
     running.stack.up()
     # supervisord calls a process RUNNING once it has lasted a moment; it serves before that.
-    running.eventually(lambda: running.stack.processes()["keys"].state == "RUNNING", 10, "keys to run")
+    running.eventually(lambda: running.stack.processes()["keys"].state == "RUNNING", 30, "keys to run")
 
 
 def test_a_killed_service_is_back_by_itself(running: Running) -> None:
     before = running.stack.processes()["logger"].pid
     running.stack.signal("logger", "KILL")
     running.eventually(
-        lambda: running.stack.processes()["logger"].pid not in {0, before}, 10, "another logger process"
+        lambda: running.stack.processes()["logger"].pid not in {0, before}, 30, "another logger process"
     )
     running.stack.wait("logger")
 
@@ -75,7 +75,7 @@ async def test_a_killed_supervisor_leaves_nothing_that_up_cannot_heal(running: R
         store.set("kept", "y")
     orphan = running.stack.processes()["redis"].pid
     os.kill(int((running.layout.run / "supervisord.pid").read_text()), signal.SIGKILL)
-    running.eventually(lambda: not Stack(running.layout)._supervisor.running(), 10, "supervisord to be gone")
+    running.eventually(lambda: not Stack(running.layout)._supervisor.running(), 30, "supervisord to be gone")
     assert Path(f"/proc/{orphan}").exists(), "the test kills the supervisor alone"
 
     running.stack.up()

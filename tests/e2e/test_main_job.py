@@ -156,7 +156,7 @@ class TestByRest:
         assert http.post("/v1/verify", json={"signedUrl": signed}).json()["valid"] is True
         batch = http.post("/v1/sign:batch", json={"requests": [{"roomUrl": "@a.b"}, {"roomUrl": "@c.d"}]})
         assert batch.json()["signed"] == 2
-        running.eventually(lambda: len(http.get("/v1/usage").json().get("records", [])) == 3, 10, "rows")
+        running.eventually(lambda: len(http.get("/v1/usage").json().get("records", [])) == 3, 30, "rows")
         assert http.get("/v1/usage/stats").json()["total"]["successfulRequests"] == "3"
         csv = http.get("/v1/usage:export?format=EXPORT_FORMAT_CSV")
         assert csv.headers["content-type"].startswith("text/csv")
@@ -176,7 +176,7 @@ class TestByRest:
                 assert caller.post("/v1/sign", json={"roomUrl": ROOM}).status_code == 200
                 assert user.delete(f"/v1/keys/{created['key']['id']}").status_code == 200
                 running.eventually(
-                    lambda: caller.post("/v1/sign", json={"roomUrl": ROOM}).status_code == 401, 5, "refusal"
+                    lambda: caller.post("/v1/sign", json={"roomUrl": ROOM}).status_code == 401, 30, "refusal"
                 )
 
 
@@ -388,7 +388,7 @@ class TestParts:
         signing = threading.Thread(target=sign)
         signing.start()
         try:
-            running.eventually(lambda: signed[0] >= 10, 20, "some signatures")
+            running.eventually(lambda: signed[0] >= 10, 30, "some signatures")
             running.stack.signal("logger", "KILL")
             running.eventually(lambda: signed[0] >= 60, 60, "signing to go on")
         finally:

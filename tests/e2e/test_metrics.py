@@ -24,7 +24,7 @@ def test_every_event_loop_is_looked_at(running: Running, service: str) -> None:
         return sum(sample.value for sample in family.samples if sample.name.endswith("_count"))
 
     before = looks()
-    running.eventually(lambda: looks() > before, 10, "another look at the event loop")
+    running.eventually(lambda: looks() > before, 30, "another look at the event loop")
 
 
 @pytest.mark.parametrize("service", list(table().services))

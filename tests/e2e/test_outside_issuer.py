@@ -64,7 +64,7 @@ def test_keys_quota_signing_and_usage(running: Running, mint: TokenMint, user: U
         with Signgate(running.edge, api_key=key.secret) as program:
             assert program.sign(ROOM).signed_url
         rows = running.eventually(
-            lambda: len(them.list_usage().records) == 2 and them.list_usage(), 10, "rows"
+            lambda: len(them.list_usage().records) == 2 and them.list_usage(), 30, "rows"
         )
         assert rows
         assert [pool.used_today for pool in them.quota().pools] == [1, 1]

@@ -76,7 +76,7 @@ def test_every_form_signs_verifies_and_is_a_row(
         )
         return asyncio.run(execute(running, statement, account.email))
 
-    running.eventually(lambda: len(rows()) >= len(ids), 10, "a row for each")
+    running.eventually(lambda: len(rows()) >= len(ids), 30, "a row for each")
     assert {row["id"] for row in rows()} == ids
     assert len(ids) == 7
 
@@ -139,7 +139,7 @@ def test_what_the_edge_itself_refuses_has_the_same_form(running: Running, http: 
     finally:
         running.stack.start("signer")
         running.eventually(
-            lambda: http.post("/tiktok/sign_url", json=BODY).status_code == 401, 20, "the signer to be back"
+            lambda: http.post("/tiktok/sign_url", json=BODY).status_code == 401, 30, "the signer to be back"
         )
     assert (large.status_code, large.json()["code"]) == (413, 413)
     for answer in away:

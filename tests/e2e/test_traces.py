@@ -141,7 +141,7 @@ def trace_of(traced: Running, collector: tuple[Collector, int], request_id: str,
         trace = traces(collector).get(request_id)
         return trace if trace is not None and len(trace.spans) >= spans else None
 
-    found = traced.eventually(look, 20, "a whole trace")
+    found = traced.eventually(look, 30, "a whole trace")
     assert found is not None
     return found
 
@@ -220,7 +220,7 @@ def test_a_refusal_is_told_by_its_reason_alone(
         spans = [span for service, span in collector[0].received if service == "signer" and span.name == SIGN]
         return [span for span in spans if span.status.code == trace_pb2.Status.STATUS_CODE_ERROR]
 
-    span = traced.eventually(failed, 10, "the span of a refusal")[-1]
+    span = traced.eventually(failed, 30, "the span of a refusal")[-1]
     told = {a.key: a.value.string_value for a in span.attributes}
     assert told["error.type"] == answer.json()["reason"]
     assert not span.status.message
@@ -243,8 +243,8 @@ def test_no_span_holds_a_secret_or_a_query(
     def seen() -> set[str]:
         return {service for service, _ in collector[0].received[before:]}
 
-    traced.eventually(lambda: {"edge", "signer", "quota"} <= seen(), 10, "the spans of these requests")
-    traced.eventually(lambda: b"/v1/usage" in collector[0].raw, 10, "the edge's span of the last one")
+    traced.eventually(lambda: {"edge", "signer", "quota"} <= seen(), 30, "the spans of these requests")
+    traced.eventually(lambda: b"/v1/usage" in collector[0].raw, 30, "the edge's span of the last one")
     for secret in (
         account.key,
         account.session.access_token,
@@ -266,7 +266,7 @@ def test_one_id_is_in_the_logs_of_all_that_a_request_passed(traced: Running, acc
     request_id = sign(traced, account)
     parts = ("envoy", "signer", "keys", "quota", "logger")
     for part in parts:
-        traced.eventually(partial(told, traced, part, request_id), 10, f"the id in the log of {part}")
+        traced.eventually(partial(told, traced, part, request_id), 30, f"the id in the log of {part}")
     lines = {part: told(traced, part, request_id) for part in parts}
     assert lines["envoy"][0]["path"] == "/v1/sign"
     assert {"served", "a list"} <= {line["event"] for line in lines["signer"]}

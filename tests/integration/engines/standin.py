@@ -55,7 +55,7 @@ async def websdk(settings: WebSdkConfig | None = None) -> AsyncIterator[WebSdkEn
         await engine.stop()
 
 
-def ask(what: str = "", *, seconds: float | None = 5.0, **changes: Any) -> SignRequest:
+def ask(what: str = "", *, seconds: float | None = 30.0, **changes: Any) -> SignRequest:
     """A request whose URL tells the stand-in what to do."""
     url = f"{ENDPOINT}&standin={what}" if what else ENDPOINT
     deadline = None if seconds is None else SystemClock().monotonic() + seconds

@@ -5,14 +5,17 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
+from prometheus_client import REGISTRY
 from redis.asyncio import Redis
 
 from servicekit import apikey
 from servicekit.clock import SystemEntropy, uuid7
+from servicekit.errors import Unavailable
 from servicekit.testing.network import RedisProcess
 from signgate.keys.v1 import keys_pb2 as pb
 from tests.integration.keys.world import Replica, User, World, create, refused
@@ -20,14 +23,21 @@ from tests.integration.keys.world import Replica, User, World, create, refused
 NOBODY = "redis://127.0.0.1:1/0"
 
 
-async def seconds_until_refused(replica: Replica, secret: str, limit: float = 3.0) -> float:
-    """From now until the first refusal, asked every few milliseconds."""
-    began = time.monotonic()
-    while (outcome := await replica.validate(secret)) == "OK":
-        assert time.monotonic() - began < limit, "still accepted"
-        await asyncio.sleep(0.002)
+async def until_refused(replica: Replica, secret: str) -> None:
+    """How long that takes is measured by `make bench ONLY=revocation`, not here."""
+    async with asyncio.timeout(20):
+        while (outcome := await replica.validate(secret)) == "OK":
+            await asyncio.sleep(0.002)
     assert outcome == "KEY_REVOKED"
-    return time.monotonic() - began
+
+
+async def listeners(url: str, count: int) -> None:
+    """Wait until so many subscribers are there."""
+    redis: Any = Redis.from_url(url)
+    async with asyncio.timeout(20):
+        while sum([n for _, n in await redis.pubsub_numsub(*await redis.pubsub_channels())]) < count:
+            await asyncio.sleep(0.02)
+    await redis.aclose()
 
 
 async def revoke(replica: Replica, user: User, key_id: str) -> None:
@@ -35,14 +45,13 @@ async def revoke(replica: Replica, user: User, key_id: str) -> None:
 
 
 async def test_the_message_reaches_the_other_replica(world: World, ann: User) -> None:
-    """With a soft age of a second, only the message can be faster than half of it."""
-    async with world.replica(soft_age=1.0) as one, world.replica(soft_age=1.0) as two:
+    async with world.replica(told_only=True) as one, world.replica(told_only=True) as two:
         for _ in range(5):
             made = await create(one, ann)
             assert [await one.validate(made.secret), await two.validate(made.secret)] == ["OK", "OK"]
             await revoke(one, ann, made.key.id)
             assert await one.validate(made.secret) == "KEY_REVOKED"
-            assert await seconds_until_refused(two, made.secret) < 0.3
+            await until_refused(two, made.secret)
 
 
 async def test_without_the_message_the_soft_age_holds(world: World, ann: User) -> None:
@@ -55,8 +64,7 @@ async def test_without_the_message_the_soft_age_holds(world: World, ann: User) -
             assert [await one.validate(made.secret), await two.validate(made.secret)] == ["OK", "OK"]
             await one.owner.RevokeSelf(pb.RevokeSelfRequest(), metadata=(("x-api-key", made.secret),))
             assert await one.validate(made.secret) == "KEY_REVOKED"
-            # 150 ms, and what this machine's load adds.
-            assert await seconds_until_refused(two, made.secret) < 0.4
+            await until_refused(two, made.secret)
 
 
 @pytest.fixture
@@ -71,8 +79,8 @@ async def test_redis_may_come_and_go(world: World, ann: User, own_redis: RedisPr
     """Validation works on while it is gone; messages arrive again once it is back."""
     url = own_redis.url
     async with (
-        world.replica(redis_url=url, soft_age=1.0) as one,
-        world.replica(redis_url=url, soft_age=1.0) as two,
+        world.replica(redis_url=url, told_only=True) as one,
+        world.replica(redis_url=url, told_only=True) as two,
     ):
         made = await create(one, ann)
         assert await two.validate(made.secret) == "OK"
@@ -81,9 +89,10 @@ async def test_redis_may_come_and_go(world: World, ann: User, own_redis: RedisPr
         # Nobody can say which sessions are revoked: logins fail closed.
         assert await refused(create(one, ann)) == "REDIS_UNAVAILABLE"
         own_redis.start()
-        await asyncio.sleep(1.5)  # the subscriber's longest wait, and a connection
+        await listeners(url, 2)
+        assert await two.validate(made.secret) == "OK"
         await revoke(one, ann, made.key.id)
-        assert await seconds_until_refused(two, made.secret) < 0.3
+        await until_refused(two, made.secret)
 
 
 async def test_redis_may_refuse_to_take_or_give_messages(
@@ -98,11 +107,11 @@ async def test_redis_may_refuse_to_take_or_give_messages(
         await redis.aclose()
         await asyncio.sleep(0.1)
         await revoke(one, ann, made.key.id)
-        assert await seconds_until_refused(two, made.secret) < 0.4
+        await until_refused(two, made.secret)
 
 
 async def test_while_postgresql_is_gone_warm_keys_serve_until_the_hard_age(world: World, ann: User) -> None:
-    async with world.replica(hard_age=1.5) as keys:
+    async with world.replica(hard_age=4.0) as keys:
         made = await create(keys, ann)
         cold = (await create(keys, ann)).secret
         assert await keys.validate(made.secret) == "OK"
@@ -115,25 +124,36 @@ async def test_while_postgresql_is_gone_warm_keys_serve_until_the_hard_age(world
         assert await refused(keys.results([cold])) == "KEYS_UNAVAILABLE"
         # What can be told without a record is told.
         assert await keys.validate("rubbish") == "KEY_MALFORMED"
-        await asyncio.sleep(read_at + 1.6 - time.monotonic())
+        await asyncio.sleep(read_at + 4.1 - time.monotonic())
         assert await refused(keys.results([made.secret])) == "KEYS_UNAVAILABLE"
         assert await refused(create(keys, ann)) == "DATABASE_UNAVAILABLE"
         await world.cable.mend()
-        await asyncio.sleep(0.4)
-        assert await keys.validate_all([made.secret, cold]) == ["OK", "OK"]
+        await served_again(keys, made.secret, cold)
 
 
-async def test_while_postgresql_hangs_warm_keys_wait_a_quarter_second_at_most(
-    world: World, ann: User
-) -> None:
-    async with world.replica() as keys:
+async def served_again(keys: Replica, *secrets: str) -> None:
+    async with asyncio.timeout(20):
+        while True:
+            with suppress(Unavailable):
+                if await keys.validate_all(secrets) == ["OK"] * len(secrets):
+                    return
+            await asyncio.sleep(0.05)
+
+
+async def test_while_postgresql_hangs_warm_keys_do_not_wait_for_it(world: World, ann: User) -> None:
+    def reads_that_failed() -> float:
+        return REGISTRY.get_sample_value("signgate_keys_record_read_failed_total") or 0.0
+
+    async with world.replica(hard_age=60.0) as keys:
         made = await create(keys, ann)
         assert await keys.validate(made.secret) == "OK"
         world.cable.hang()
         await asyncio.sleep(0.3)
+        failed = reads_that_failed()
+        assert await keys.validate(made.secret) == "OK"
+        assert reads_that_failed() == failed, "answered while the read still hung, not after it was given up"
         for _ in range(5):
-            async with asyncio.timeout(0.9):  # the statement itself may take a second
-                assert await keys.validate(made.secret) == "OK"
+            assert await keys.validate(made.secret) == "OK"
         await world.cable.cut()
         await world.cable.mend()
 

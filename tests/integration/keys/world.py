@@ -194,9 +194,13 @@ class World:
         )
 
     @asynccontextmanager
-    async def replica(self, **changes: Any) -> AsyncIterator[Replica]:
-        """A running keys service."""
+    async def replica(self, *, told_only: bool = False, **changes: Any) -> AsyncIterator[Replica]:
+        """A running keys service. `told_only`: its records grow older than any operator may let them, so
+        that what it sees of a change within a minute, a message told it.
+        """
         settings = self.settings(**changes)
+        if told_only:
+            settings = settings.model_copy(update={"soft_age": 60.0, "hard_age": 60.0})
         async with AsyncExitStack() as stack:
             runtime = await stack.enter_async_context(running("keys", settings, compose))
             assert runtime.grpc_address is not None

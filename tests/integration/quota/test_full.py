@@ -47,6 +47,7 @@ async def test_nothing_is_granted_and_nobody_is_over_quota(
     world: World, quota: Replica, masters: list[RedisProcess], ann: UUID
 ) -> None:
     await world.plan("free", daily=2)
+    await quota.sees(2, ann)
     await quota.consume(free(ann))
     with full(masters):
         for _ in range(7):  # the circuit breaker opens on the way

@@ -24,7 +24,7 @@ from services.quota.plans import Plans
 from services.quota.store import QuotaStore
 from signgate.common.v1 import quota_pb2 as common
 from signgate.quota.v1 import admin_pb2 as pb
-from signgate.quota.v1 import admin_pb2_grpc, enforcement_pb2
+from signgate.quota.v1 import admin_pb2_grpc
 from tests.integration.quota.world import Replica, World, bearer, free
 
 if TYPE_CHECKING:
@@ -47,10 +47,7 @@ async def stub(world: World) -> AsyncIterator[Stub]:
 
 async def granted(quota: Replica, user: UUID, *, limit: int) -> list[int]:
     """What becomes of so many charges and one more, once a replica has seen the limit."""
-    request = enforcement_pb2.InspectRequest(user_id=str(user), pool=common.POOL_FREE)
-    async with asyncio.timeout(20):
-        while (await quota.stub.Inspect(request)).limits[0].limit != limit:
-            await asyncio.sleep(0.05)
+    await quota.sees(limit, user)
     used = await quota.used(user)
     return [d.granted for d in await quota.consume(*(free(user) for _ in range(limit - used + 1)))]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -44,6 +45,13 @@ class Replica:
         """What a pool's counter says of today."""
         request = pb.InspectRequest(user_id=str(user), pool=pool, key_id=str(key or uuid7()))
         return int((await self.stub.Inspect(request)).used_today)
+
+    async def sees(self, daily: int, user: UUID) -> None:
+        """Wait until this replica holds a user to such a day's limit in the free pool."""
+        request = pb.InspectRequest(user_id=str(user), pool=common.POOL_FREE)
+        async with asyncio.timeout(30):
+            while (await self.stub.Inspect(request)).limits[0].limit != daily:
+                await asyncio.sleep(0.02)
 
 
 @dataclass

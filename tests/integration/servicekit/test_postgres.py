@@ -48,7 +48,7 @@ def cluster() -> Iterator[Cluster]:
 async def database(cluster: Cluster) -> AsyncIterator[Database]:
     dsn = cluster.database().dsn("signgate_keys")
     async with open_database(
-        dsn, name="keys", max_size=2, acquire_timeout=0.5, statement_timeout=0.5
+        dsn, name="keys", max_size=2, acquire_timeout=1.5, statement_timeout=1.5
     ) as opened:
         yield opened
 
@@ -143,7 +143,7 @@ async def test_a_connection_that_was_cut_is_told_and_replaced(database: Database
 
     async def cut() -> None:
         async with database.connection() as connection:
-            running = asyncio.create_task(connection.execute("SELECT pg_sleep(0.4)"))
+            running = asyncio.create_task(connection.execute("SELECT pg_sleep(1.2)"))
             await asyncio.sleep(0.05)
             await asyncio.to_thread(
                 cluster.database().execute,

@@ -325,8 +325,10 @@ class TestTime:
     async def test_a_passed_deadline_is_told_and_the_handler_cancelled(
         self, stub: Any, servicer: Signer
     ) -> None:
-        assert isinstance(await failure(sign(stub, "slow", timeout=0.2)), DeadlineExceeded)
-        await asyncio.sleep(0.1)
+        assert isinstance(await failure(sign(stub, "slow", timeout=1.0)), DeadlineExceeded)
+        async with asyncio.timeout(20):
+            while not servicer.ended:
+                await asyncio.sleep(0.02)
         assert servicer.ended == ["cancelled"]
 
     async def test_a_client_that_goes_away_cancels_the_handler_quietly(
@@ -337,7 +339,7 @@ class TestTime:
         call.cancel()
         with pytest.raises(asyncio.CancelledError):
             await call
-        for _ in range(50):
+        for _ in range(500):
             if servicer.ended:
                 break
             await asyncio.sleep(0.02)
@@ -389,9 +391,9 @@ class TestTime:
         server.listen(f"127.0.0.1:{port}")
         await server.start()
         answered = False
-        for _ in range(60):
+        for _ in range(300):
             try:
-                await stub.ValidateKeys(keys.ValidateKeysRequest(), timeout=1)
+                await stub.ValidateKeys(keys.ValidateKeysRequest(), timeout=10)
                 answered = True
                 break
             except Unavailable:
@@ -426,7 +428,15 @@ class TestStanding:
         await failure(sign(stub, "quota"))
         await failure(sign(stub, "bug"))
         await failure(sign(stub, metadata=()))
-        assert {code: count(code) - was for code, was in before.items()} == dict.fromkeys(before, 1.0)
+
+        def counted() -> dict[str, float]:
+            return {code: count(code) - was for code, was in before.items()}
+
+        for _ in range(100):  # a call is counted when it has been answered
+            if sum(counted().values()) >= len(before):
+                break
+            await asyncio.sleep(0.02)
+        assert counted() == dict.fromkeys(before, 1.0)
 
     async def test_calls_in_flight_may_end_within_the_grace(self, servicer: Signer) -> None:
         add = signer_grpc.add_SignerServiceServicer_to_server

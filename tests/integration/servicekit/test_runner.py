@@ -49,7 +49,7 @@ class Process:
                 **os.environ,
                 "SIGNGATE_GRPC_LISTEN": f"127.0.0.1:{self.port}",
                 "SIGNGATE_METRICS_LISTEN": f"127.0.0.1:{self.metrics}",
-                "SIGNGATE_STARTUP_TIMEOUT": "5",
+                "SIGNGATE_STARTUP_TIMEOUT": "30",
                 "HTTP_PORT": str(self.http),
                 "JOURNAL": str(self.journal_file),
                 **environment,
@@ -106,7 +106,7 @@ def test_a_stop_signal_drains_and_closes_in_reverse_order(
     process.wait_for(lambda: "call begins" in process.journal())
     process.process.send_signal(signal.SIGTERM)
     assert answer.result() == pb.ValidateKeysResponse()
-    assert process.process.wait(10) == 0
+    assert process.process.wait(20) == 0
     channel.close()
     assert process.journal() == [
         "open pool",
@@ -125,7 +125,7 @@ def test_a_stop_signal_drains_and_closes_in_reverse_order(
 
 
 def test_a_call_that_comes_while_draining_is_refused_as_unavailable(start: Callable[..., Process]) -> None:
-    process = start()
+    process = start(CALL_SECONDS="3")
     process.ready()
     channel, answer = call(process.port)
     process.wait_for(lambda: "call begins" in process.journal())
@@ -153,7 +153,7 @@ def test_an_http_request_in_flight_is_answered(start: Callable[..., Process]) ->
             answer += chunk
     assert answer.startswith(b"HTTP/1.1 200")
     assert answer.endswith(b"done")
-    assert process.process.wait(10) == 0
+    assert process.process.wait(20) == 0
 
 
 def test_in_the_lame_duck_each_connections_next_answer_is_its_last(start: Callable[..., Process]) -> None:
@@ -175,7 +175,7 @@ def test_in_the_lame_duck_each_connections_next_answer_is_its_last(start: Callab
             answer = kept.getresponse()
             assert (answer.status, answer.read()) == (200, b"done")
             assert answer.headers["connection"] == ("close" if last else None)
-    assert process.process.wait(15) == 0
+    assert process.process.wait(20) == 0
 
 
 def test_a_background_task_that_dies_brings_the_process_down(start: Callable[..., Process]) -> None:
@@ -198,19 +198,19 @@ def test_a_signal_while_starting_ends_the_start(start: Callable[..., Process]) -
     process = start(MODE="no-dependency", SIGNGATE_STARTUP_TIMEOUT="60")
     process.wait_for(lambda: any(line["event"] == "waiting for a dependency" for line in process.logged()))
     process.process.send_signal(signal.SIGINT)
-    assert process.process.wait(5) == 0
+    assert process.process.wait(20) == 0
     assert process.journal() == ["open pool", "close pool"]
 
 
 def test_a_second_signal_does_not_wait(start: Callable[..., Process]) -> None:
-    process = start()
+    process = start(CALL_SECONDS="5")
     process.ready()
     channel, answer = call(process.port)
     process.wait_for(lambda: "call begins" in process.journal())
     process.process.send_signal(signal.SIGTERM)
     process.wait_for(lambda: any(line["event"] == "draining" for line in process.logged()))
     process.process.send_signal(signal.SIGTERM)
-    assert process.process.wait(5) == 1
+    assert process.process.wait(20) == 1
     assert "call ends" not in process.journal()
     with pytest.raises(grpc.RpcError):
         answer.result()

@@ -66,7 +66,7 @@ async def world(
         of_keys = keys_world.World(
             database, sql, redis_process.url, await cable(database.port), mint, jwks_url
         )
-        patience = {"redis_timeout": 3.0, "plans_interval": 0.1}
+        patience = {"redis_timeout": 3.0, "load_timeout": 3.0, "plans_interval": 0.1}
         of_quota = quota_world.World(database, sql, redis_process.url, mint, jwks_url, settings=patience)
         # As the plans' own tests left them, or not: every test begins with room.
         await of_quota.plan("free", 1000)

@@ -19,7 +19,7 @@ from signgate.signer.v1 import signer_pb2 as pb
 from tests.integration.signer.world import ROOM, Signer, World
 
 
-async def eventually(holds: Callable[[], Awaitable[bool]], seconds: float = 10.0) -> None:
+async def eventually(holds: Callable[[], Awaitable[bool]], seconds: float = 30.0) -> None:
     """Wait until it holds; fail when it does not in time."""
     give_up = time.monotonic() + seconds
     while not await holds():
@@ -128,7 +128,7 @@ async def test_quota_gone_and_back(world: World, signer: Signer) -> None:
 
 
 async def test_a_hanging_quota_is_given_up_and_what_it_counted_is_refunded(world: World) -> None:
-    async with world.signer(peer_timeout=0.4) as signer:
+    async with world.signer(peer_timeout=2.0) as signer:
         key = await world.key()
         await signer.sign(key)
         world.quota_cable.hang()
@@ -167,7 +167,7 @@ async def test_a_lost_lease_is_fenced_and_refunded(world: World, monkeypatch: py
             return await world.used(key) == 0
 
         await eventually(refunded)
-        await signer.sign(key)
+        await served_again(signer, key)  # a machine that pauses for half a second loses a lease itself
 
 
 async def test_a_client_that_goes_away_is_charged_only_if_recorded(world: World, signer: Signer) -> None:

