@@ -16,6 +16,8 @@ WITH_NODE := PATH="$(CURDIR)/$(BIN):$$PATH"
 # What mypy reads: those of the roots that are there.
 TYPED := $(wildcard services servicekit clients/python deploy tools tests db/tests bench)
 
+APT := apt-get -o Acquire::Retries=5
+
 # Five services start much faster from compiled modules.
 unexport PYTHONDONTWRITEBYTECODE
 
@@ -108,7 +110,7 @@ loadtools: # h2load: installed where we may, asked for where we may not
 	  [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null \
 	    || { echo "The benchmark needs h2load (Debian: nghttp2-client): ask an administrator to install it" >&2; exit 1; }; \
 	  echo "Installing h2load for the benchmark"; \
-	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends nghttp2-client >/dev/null; }
+	  $(APT) update -qq && DEBIAN_FRONTEND=noninteractive $(APT) install -qq -y --no-install-recommends nghttp2-client >/dev/null; }
 
 # The fuzzer's own environment; of ours it only borrows the packages.
 $(FUZZ): tests/fuzz/fuzz.lock | $(STAMP)
@@ -122,13 +124,13 @@ browser: # Chromium, for the browser tests: installed where we may, asked for wh
 	  [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null \
 	    || { echo "The browser tests need Chromium at /usr/bin/chromium: ask an administrator to install it" >&2; exit 1; }; \
 	  echo "Installing Chromium for the browser tests"; \
-	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends chromium >/dev/null; }
+	  $(APT) update -qq && DEBIAN_FRONTEND=noninteractive $(APT) install -qq -y --no-install-recommends chromium >/dev/null; }
 
 engine: # Docker, for the tests of containers: the engine that is there, or installed where we may
 	@docker version >/dev/null 2>&1 || { command -v dockerd && command -v mmdebstrap; } >/dev/null \
 	  || [ "$$(id -u)" != 0 ] || ! command -v apt-get >/dev/null || { \
 	  echo "Installing a Docker engine for the tests of containers"; \
-	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends \
+	  $(APT) update -qq && DEBIAN_FRONTEND=noninteractive $(APT) install -qq -y --no-install-recommends \
 	    docker.io mmdebstrap >/dev/null; }
 
 fmt: $(STAMP) ## Format Python and protos

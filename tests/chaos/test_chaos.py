@@ -25,7 +25,7 @@ def of_broken(build: str) -> Outcome:
     return short(Plan(SEED, (fault,), broken=build, users=users, settled=1.0))
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 def test_whatever_dies_nothing_is_lost_doubled_or_over_admitted() -> None:
     outcome = short(Plan(SEED, QUICK))
     assert outcome.verdict.good, outcome.verdict
@@ -34,7 +34,7 @@ def test_whatever_dies_nothing_is_lost_doubled_or_over_admitted() -> None:
     assert len(outcome.timeline) == len(QUICK)
 
 
-@pytest.mark.timeout(200)
+@pytest.mark.timeout(600)
 def test_a_build_that_acknowledges_before_it_commits_loses_rows() -> None:
     outcome = of_broken("ack-first")
     assert outcome.verdict.lost, outcome.verdict
@@ -42,7 +42,7 @@ def test_a_build_that_acknowledges_before_it_commits_loses_rows() -> None:
     assert not outcome.verdict.good
 
 
-@pytest.mark.timeout(200)
+@pytest.mark.timeout(600)
 def test_a_build_without_idempotency_doubles_rows() -> None:
     outcome = of_broken("no-idempotency")
     assert outcome.verdict.duplicate, outcome.verdict

@@ -54,7 +54,7 @@ def outcomes(running: Running, service_role: str) -> dict[str, str]:
     return outcomes_of([str(BIN / "node"), "driver.mjs", url, mails, service_role], folder)
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("flow", flows())
 def test_flow(outcomes: dict[str, str], flow: str) -> None:
     assert outcomes[flow] == ""

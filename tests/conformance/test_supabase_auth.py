@@ -32,7 +32,7 @@ def outcomes(running: Running, service_role: str) -> dict[str, str]:
     return outcomes_of([str(python), str(DRIVER), url, mails, service_role], python.parent)
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("flow", flows())
 def test_flow(outcomes: dict[str, str], flow: str) -> None:
     assert outcomes[flow] == ""

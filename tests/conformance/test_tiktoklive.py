@@ -17,7 +17,7 @@ from tests.integration.engines.standin import digest
 
 ROOM = "https://webcast.tiktok.com/webcast/room/info/?aid=1988&room_id=7300000000000000000"
 
-pytestmark = pytest.mark.timeout(300)  # the first run makes the library's environment
+pytestmark = pytest.mark.timeout(600)  # the first run makes the library's environment
 
 
 def make_key(running: Running, account: Account, *, engine: str = "", scopes: tuple[str, ...] = ()) -> str:

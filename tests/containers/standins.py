@@ -72,8 +72,9 @@ def _base(engine: Engine) -> None:
     except RuntimeError:
         archive = DATA / "base.tar"
         leave_out = [f"--dpkgopt=path-exclude=/usr/share/{name}/*" for name in ("man", "doc", "locale")]
+        told = ["--quiet", "--variant=apt", "--aptopt=Acquire::Retries 5"]
         packages = "--include=ca-certificates,python3,python3-venv"
-        command = ["mmdebstrap", "--quiet", "--variant=apt", packages, *leave_out, "bookworm", str(archive)]
+        command = ["mmdebstrap", *told, packages, *leave_out, "bookworm", str(archive)]
         subprocess.run(command, check=True, timeout=500)
         engine.run("import", str(archive), BASE)
         archive.unlink()

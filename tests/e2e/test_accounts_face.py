@@ -9,7 +9,6 @@ from contextlib import suppress
 from typing import Any
 
 import httpx
-import pytest
 import schemathesis
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis.errors import Unsatisfiable
@@ -35,7 +34,6 @@ CHECKS = [
 ]
 
 
-@pytest.mark.timeout(240)
 def test_whatever_the_openapi_document_allows_or_forbids_is_no_500(
     running: Running, service_role: str, account: Account, new_account: Callable[[], Account]
 ) -> None:

@@ -69,13 +69,13 @@ def findings(tmp_path_factory: pytest.TempPathFactory) -> dict[str, set[str]]:
     return found
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("name", OVERLAYS)
 def test_no_policy_is_broken(findings: dict[str, set[str]], name: str) -> None:
     assert not findings[name]
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("policy", SPOILED)
 def test_a_broken_policy_is_found(findings: dict[str, set[str]], policy: str) -> None:
     (found,) = (one for one in findings["spoiled"] if one.startswith(f"{policy} "))

@@ -6,8 +6,6 @@ import json
 import random
 from typing import Any
 
-import pytest
-
 from services.auth.http.openapi import OPERATIONS, Operation
 from services.auth.limits import LIMITS
 from tests.integration.auth.world import World, bearer
@@ -30,7 +28,6 @@ def body(rng: random.Random, operation: Operation) -> bytes:
     return json.dumps(chosen).encode()
 
 
-@pytest.mark.timeout(240)
 async def test_no_request_makes_a_server_error(world: World) -> None:
     rng = random.Random(20260115)  # noqa: S311
     rates = dict.fromkeys(LIMITS, "100000 per minute")

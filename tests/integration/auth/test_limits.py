@@ -104,7 +104,7 @@ async def test_a_mail_server_that_refuses_for_now_gets_the_letter_again(world: W
     assert len(await world.mailbox.code(email)) == 6
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 async def test_known_and_unknown_addresses_are_answered_in_the_same_time(world: World) -> None:
     """Three hundred tries of each, mixed: the medians may differ by no more than chance makes them.
 

@@ -15,7 +15,7 @@ from tests.integration.quota.world import Replica, World, free, keyed, ref
 async def test_the_seeded_plan_holds_to_the_last_signature(world: World, quota: Replica, ann: UUID) -> None:
     """Daily limit 100, then refused until midnight, with the numbers that headers show."""
     await world.plan("free", daily=100)
-    await quota.sees(100, ann)
+    await quota.sees(100, ann, at_once=6000)
     decisions = await quota.consume(*(free(ann) for _ in range(101)))
     assert [d.granted for d in decisions] == [1] * 100 + [0]
     assert [d.state.remaining for d in decisions[:3]] == [99, 98, 97]

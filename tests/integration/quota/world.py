@@ -46,11 +46,15 @@ class Replica:
         request = pb.InspectRequest(user_id=str(user), pool=pool, key_id=str(key or uuid7()))
         return int((await self.stub.Inspect(request)).used_today)
 
-    async def sees(self, daily: int, user: UUID) -> None:
-        """Wait until this replica holds a user to such a day's limit in the free pool."""
+    async def sees(self, daily: int, user: UUID, *, at_once: int | None = None) -> None:
+        """Wait until this replica holds a user to such a day's limit and burst in the free pool."""
         request = pb.InspectRequest(user_id=str(user), pool=common.POOL_FREE)
         async with asyncio.timeout(30):
-            while (await self.stub.Inspect(request)).limits[0].limit != daily:
+            while True:
+                limits = {one.kind: one.limit for one in (await self.stub.Inspect(request)).limits}
+                burst = limits[common.LIMIT_KIND_USER_MINUTE]
+                if limits[common.LIMIT_KIND_USER_DAY] == daily and at_once in {None, burst}:
+                    return
                 await asyncio.sleep(0.02)
 
 
