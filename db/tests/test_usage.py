@@ -280,10 +280,11 @@ async def test_limits_are_the_plans_until_an_override_and_again_after_it(
 
 
 async def test_user_statistics_are_right_and_only_the_users_own(
-    connect: Connect, alice: User, bob: User
+    admin: Connection, connect: Connect, alice: User, bob: User
 ) -> None:
     logger, keys = await connect("signgate_logger"), await connect("signgate_keys")
     start, end = NOON - timedelta(hours=1), NOON + timedelta(hours=1)
+    await admin.execute("TRUNCATE usage_logs, usage_hours, usage_days")  # the users' first rows are of now
     events = [event(alice.id, alice.key if n % 2 else None, ms=n, at=start) for n in range(1, 101)]
     edges = [event(alice.id, at=end), event(alice.id, at=start - timedelta(microseconds=1)), event(bob.id)]
     await ingest(logger, [*events, failed(alice.id, "QUOTA_EXHAUSTED"), *edges])
