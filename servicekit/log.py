@@ -15,16 +15,12 @@ from collections.abc import MutableMapping
 from typing import Any, Final, TextIO
 
 from servicekit import context, tracing
+from servicekit.lean import absent
 
-# structlog draws tracebacks with rich wherever it is installed, as with the local stack: six megabytes in
-# every process, for a renderer that is not used here.
-_no_rich = "rich" not in sys.modules
-if _no_rich:
-    sys.modules["rich"] = None  # type: ignore[assignment]  # how an import is told that there is none
-import structlog  # noqa: E402  # see above
-
-if _no_rich:
-    del sys.modules["rich"]
+# structlog draws tracebacks with rich, and keeps greenlets apart, wherever those are installed, as with the
+# local stack: seven megabytes in every process, for what is not used here.
+with absent("rich", "greenlet"):
+    import structlog
 
 MASK: Final = "[redacted]"
 

@@ -9,7 +9,6 @@ bytes. Failure policy is the caller's to choose; here every trouble with the con
 from __future__ import annotations
 
 import hashlib
-import sys
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any, Final
@@ -17,24 +16,11 @@ from typing import Any, Final
 from servicekit import keepalive
 from servicekit.authn import DENIED_PREFIX
 from servicekit.errors import Unavailable
+from servicekit.lean import absent
 from servicekit.telemetry import REDIS_CONNECTIONS, REDIS_FAILURES, REDIS_MAX
 
-
-@contextmanager
-def _absent(module: str) -> Iterator[None]:
-    """As if it were not installed, unless it is loaded already."""
-    if module in sys.modules:
-        yield
-        return
-    sys.modules[module] = None  # type: ignore[assignment]  # how `import` is told so
-    try:
-        yield
-    finally:
-        del sys.modules[module]
-
-
 # redis-py loads it wherever it is, four megabytes, and counts nothing unless it is told to.
-with _absent("opentelemetry.sdk.metrics"):
+with absent("opentelemetry.sdk.metrics"):
     import redis.asyncio as aioredis
     from redis.asyncio.cluster import RedisCluster
     from redis.asyncio.retry import Retry

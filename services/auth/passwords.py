@@ -6,11 +6,12 @@ published breaches): it works offline and is updated with the package.
 
 from __future__ import annotations
 
+import ast
 import asyncio
 import importlib.util
 import re
 import secrets
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
@@ -83,31 +84,27 @@ class Breached:
     of a millisecond, which is little beside the password's hash.
     """
 
-    def __init__(self, words: Iterable[str]) -> None:
-        self._text = "\n".join(("", *(word for word in words if len(word) > 3), ""))  # noqa: PLR2004
+    def __init__(self, words: str) -> None:
+        """`words` have commas between them."""
+        self._text = f",{words},"
 
     def __contains__(self, password: str) -> bool:
         """Whether it is one of them."""
-        return "\n" not in password and f"\n{password}\n" in self._text
+        return len(password) > 3 and "," not in password and f",{password}," in self._text  # noqa: PLR2004
 
 
 @cache
 def breached() -> Breached:
-    """The list, read once.
+    """The list, read once. Raises `ModuleNotFoundError` when the package has none of this form.
 
-    The module of the lists is loaded by itself and let go of again: the package as a whole keeps a dozen
-    megabytes of them.
+    The module of the lists is read and not run: a dozen megabytes of other lists would come with it.
     """
     package = importlib.util.find_spec("zxcvbn")
-    if package is None or not package.submodule_search_locations:
-        raise ModuleNotFoundError("zxcvbn")
-    path = Path(next(iter(package.submodule_search_locations))) / "frequency_lists.py"
-    spec = importlib.util.spec_from_file_location("frequency_lists", path)
-    if spec is None or spec.loader is None:
-        raise ModuleNotFoundError(str(path))
-    lists = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(lists)
-    return Breached(lists.FREQUENCY_LISTS["passwords"])
+    for folder in (package and package.submodule_search_locations) or ():
+        lists = Path(folder, "frequency_lists.py").read_text(encoding="utf-8")
+        if found := re.search(r'"passwords": ("(?:[^"\\]|\\.)*")\.split\(","\)', lists):
+            return Breached(ast.literal_eval(found[1]))
+    raise ModuleNotFoundError("zxcvbn's list of passwords")
 
 
 _trimmings = re.compile(r"^[\W\d_]{0,3}(.*?)[\W\d_]{0,4}$", re.DOTALL)

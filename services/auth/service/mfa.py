@@ -9,7 +9,6 @@ from typing import Final
 from uuid import UUID
 
 import pyotp
-import segno
 
 from servicekit.principal import Principal
 from services.auth.domain import MAX_TRIES, Client, Factor, Issued, SecretFactor, Session, User
@@ -215,6 +214,8 @@ def _alive(session: Session | None) -> Session:
 
 
 def _svg(uri: str) -> str:
+    import segno  # noqa: PLC0415  # half a megabyte that only an enrolment needs
+
     out = io.BytesIO()
     segno.make(uri, error="m").save(out, kind="svg", scale=4, xmldecl=False)
     return out.getvalue().decode()

@@ -9,12 +9,12 @@ import pytest
 
 from deploy.settings import table
 
-HEAVY = ("opentelemetry.sdk", "httpx", "playwright", "pyarrow")
+HEAVY = ("greenlet", "httpx", "opentelemetry.sdk", "playwright", "pyarrow", "rich", "segno", "zxcvbn")
 
 
 @pytest.mark.parametrize("service", table().services)
 def test_what_only_some_deployments_use_is_not_loaded(service: str) -> None:
-    """Tracing, webhooks, the browser and Parquet: each where it is asked for."""
+    """Tracing, webhooks, the browser, Parquet and QR codes: each where it is asked for."""
     program = f"import sys, services.{service}.server; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert not set(HEAVY) & set(done.stdout.split())
