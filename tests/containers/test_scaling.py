@@ -33,12 +33,12 @@ FOUND = 90.0
 
 @contextmanager
 def signing(stack: Stack, user: User) -> Iterator[None]:
-    """A little load."""
+    """A little load: half of what a key may sign a minute."""
     stop = threading.Event()
 
     def sign() -> None:
         with Signgate(stack.edge, api_key=user.key) as caller:
-            while not stop.wait(0.05):
+            while not stop.wait(0.2):
                 caller.sign("@scaled")
 
     thread = threading.Thread(target=sign)
