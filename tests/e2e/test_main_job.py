@@ -65,7 +65,7 @@ async def counted(running: Running, email: str) -> tuple[int, int]:
 
 async def until_counted(running: Running, email: str, rows: int, charged: int) -> None:
     """Wait for so many rows and charges; more than that never is right."""
-    give_up = time.monotonic() + 20
+    give_up = time.monotonic() + 60
     while (found := await counted(running, email)) != (rows, charged):
         assert found[0] <= rows
         assert found[1] <= charged
