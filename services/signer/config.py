@@ -20,8 +20,9 @@ class SignerSettings(TokenSettings, EngineSettings):
     `engines`: the enabled ones; requests that name none, of keys that name none, go to
     `default_engine`.
     `max_list`: the most requests that pass the line together. `max_waiting`: the most that wait for
-    it; one more is refused with OVERLOADED. `max_batches` and `max_batches_waiting`: the same for
-    SignBatch calls.
+    it; one more is refused with OVERLOADED. `max_streamed` and `max_streamed_waiting`: the same for requests
+    that come by SignStream, of which each call has 256 in the line at most. `max_batches` and
+    `max_batches_waiting`: the same for SignBatch calls.
     `settle`: turns of the event loop without an arrival after which a list under load leaves.
     `max_wait`: how long a request without a nearer deadline may take in all.
     `peer_timeout`, `redis_timeout`: how long one call to a peer, or to Redis, may take.
@@ -42,6 +43,8 @@ class SignerSettings(TokenSettings, EngineSettings):
     native_ttl: Annotated[float, Field(ge=10, le=86_400)] = 300.0
     max_list: Annotated[int, Field(ge=1, le=1000)] = 128
     max_waiting: Annotated[int, Field(ge=1)] = 2048
+    max_streamed: Annotated[int, Field(ge=1, le=1000)] = 256
+    max_streamed_waiting: Annotated[int, Field(ge=1)] = 16_384
     max_batches: Annotated[int, Field(ge=1, le=100)] = 8
     max_batches_waiting: Annotated[int, Field(ge=1)] = 256
     settle: Annotated[int, Field(ge=0, le=100)] = 8
@@ -56,6 +59,10 @@ class SignerSettings(TokenSettings, EngineSettings):
     def _agree(self) -> Self:
         if self.default_engine not in self.engines:
             raise ValueError("default_engine is not one of engines")
-        if self.max_list > self.max_waiting or self.max_batches > self.max_batches_waiting:
+        if (
+            self.max_list > self.max_waiting
+            or self.max_streamed > self.max_streamed_waiting
+            or self.max_batches > self.max_batches_waiting
+        ):
             raise ValueError("a list is no longer than what may wait")
         return self

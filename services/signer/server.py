@@ -70,12 +70,15 @@ async def compose(runtime: Runtime) -> None:
     )
     singles = _lanes("sign", line, settings, settings.max_list, settings.max_waiting)
     runtime.stack.push_async_callback(singles.close)
+    streams = _lanes("sign_stream", line, settings, settings.max_streamed, settings.max_streamed_waiting)
+    runtime.stack.push_async_callback(streams.close)
     batches = _lanes("sign_batch", line, settings, settings.max_batches, settings.max_batches_waiting)
     runtime.stack.push_async_callback(batches.close)
 
     service = SignerService(
         tokens=JwtVerifier(settings.issuers(), clock=clock),
         singles=singles,
+        streams=streams,
         batches=batches,
         engines=engines,
         clock=clock,

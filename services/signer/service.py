@@ -67,9 +67,10 @@ class EngineListing:
 
 
 class SignerService:
-    """See the module. `singles` and `batches` run the same line over lists of jobs of one and many parts.
+    """See the module. `singles`, `streams` and `batches` run the same line over lists of jobs: of one part,
+    of one part that came by a stream, of many parts.
 
-    Batches have a list of their own, so that a few of them do not hold up many single requests.
+    Batches and streams have lists of their own, so that a few of them do not hold up many single requests.
     `max_wait` is how long, in seconds, a job without a nearer deadline may wait and be worked on.
     """
 
@@ -78,6 +79,7 @@ class SignerService:
         *,
         tokens: TokenVerifier,
         singles: Lines,
+        streams: Lines,
         batches: Lines,
         engines: Engines,
         clock: Clock,
@@ -86,6 +88,7 @@ class SignerService:
     ) -> None:
         self._tokens = tokens
         self._singles = singles
+        self._streams = streams
         self._batches = batches
         self._engines = engines
         self._clock = clock
@@ -150,7 +153,7 @@ class SignerService:
     async def sign_many(self, jobs: Sequence[Job]) -> Sequence[Job | Exception]:
         """Answers to several jobs of one part, in order: the job, or what failed it whole."""
         try:
-            return await self._singles.submit_many(jobs, max(job.deadline or 0.0 for job in jobs))
+            return await self._streams.submit_many(jobs, max(job.deadline or 0.0 for job in jobs))
         except asyncio.CancelledError:
             for job in jobs:
                 job.gone = True

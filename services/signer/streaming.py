@@ -2,10 +2,11 @@
 
     client → inbox → lists through the line → outbox → client
 
-What was read and not yet signed waits in the inbox: at most `READ_AHEAD` requests; then nothing is
-read until there is room, and HTTP/2's flow control holds the client back. The credential is looked at
-again with every list, so a revoked key ends the stream. A stream that ends by the server's stopping
-answers all that was read first.
+One list of a stream is on its way, and the next one waits in the line for it: so nobody rests while the
+other works. What was read and not yet handed in waits in the inbox: at most `READ_AHEAD` requests; then
+nothing is read until there is room, and HTTP/2's flow control holds the client back. The credential is
+looked at again with every list, so a revoked key ends the stream. A stream that ends by the server's
+stopping answers all that was read first.
 """
 
 from __future__ import annotations
@@ -25,12 +26,14 @@ from services.signer.jobs import Job
 from services.signer.service import Metadata, SignerService
 from signgate.signer.v1 import signer_pb2 as pb
 
-READ_AHEAD: Final = 256
-LIST: Final = 64
+READ_AHEAD: Final = 512
+LIST: Final = 128
 """The most that one stream has in one list, so that it leaves room for others."""
+_lists_in_line: Final = 2
 _lists_unwritten: Final = 2
 
 Context = ServicerContext[Any, Any]
+Answering = asyncio.Task[list[pb.SignStreamResponse]]
 
 
 class SignStream:
@@ -49,9 +52,9 @@ class SignStream:
         self._room = asyncio.Event()
         self._ended = False
         self._stopping = False
-        self._outbox: asyncio.Queue[list[pb.SignStreamResponse] | SigngateError | None] = asyncio.Queue(
-            _lists_unwritten
-        )
+        self._outbox: asyncio.Queue[Answering | None] = asyncio.Queue(_lists_unwritten)
+        self._lists: set[Answering] = set()
+        self._turn = asyncio.Semaphore(_lists_in_line)
         self._reader: asyncio.Task[None] | None = None
 
     async def run(self) -> None:
@@ -62,15 +65,13 @@ class SignStream:
         signer = loop.create_task(self._sign(), name="stream-sign")
         try:
             write: Callable[[Any], Awaitable[None]] = self._context.write
-            while (answers := await self._outbox.get()) is not None:
-                if isinstance(answers, SigngateError):
-                    raise answers
-                for answer in answers:
+            while (answering := await self._outbox.get()) is not None:
+                for answer in await answering:
                     await write(answer)
         finally:
-            reader.cancel()
-            signer.cancel()
-            await asyncio.wait((reader, signer))
+            for task in (reader, signer, *self._lists):
+                task.cancel()
+            await asyncio.wait((reader, signer, *self._lists))
         if self._stopping:
             raise Closed(retry_after=0.2)
 
@@ -97,20 +98,28 @@ class SignStream:
             self._arrived.set()
 
     async def _sign(self) -> None:
-        inbox = self._inbox
-        try:
-            while True:
-                while not inbox:
-                    if self._ended:
-                        await self._outbox.put(None)
-                        return
-                    self._arrived.clear()
-                    await self._arrived.wait()
-                requests = [inbox.popleft() for _ in range(min(len(inbox), LIST))]
-                self._room.set()
-                await self._outbox.put(await self._answers(requests))
-        except SigngateError as error:
-            await self._outbox.put(error)
+        """Hand in list after list: the next one waits in the line while the one before it is on its way."""
+        inbox, loop = self._inbox, asyncio.get_running_loop()
+        while True:
+            while not inbox:
+                if self._ended:
+                    await self._outbox.put(None)
+                    return
+                self._arrived.clear()
+                await self._arrived.wait()
+            await self._turn.acquire()
+            requests = [inbox.popleft() for _ in range(min(len(inbox), LIST))]
+            self._room.set()
+            answering = loop.create_task(self._answers(requests), name="stream-list")
+            self._lists.add(answering)
+            answering.add_done_callback(self._ended_list)
+            await self._outbox.put(answering)
+
+    def _ended_list(self, answering: Answering) -> None:
+        self._lists.discard(answering)
+        self._turn.release()
+        if not answering.cancelled():
+            answering.exception()  # so that nobody misses it where an earlier list's has ended the stream
 
     async def _answers(self, requests: list[pb.SignStreamRequest]) -> list[pb.SignStreamResponse]:
         """The answers to a list. Raises when the credential no longer holds."""

@@ -108,7 +108,7 @@ async def test_a_client_that_reads_nothing_is_held_back(world: World, signer: Si
         stood.append(written)
     writing.cancel()
     assert stood[-1] == stood[-2] > 0
-    # One list is being written, two wait for it, one is in the line; the rest is in the inbox.
+    # One list is being written, two wait for it, two are in the line; the rest is in the inbox.
     (stream,) = (one for one in gc.get_objects() if type(one) is SignStream)
     assert 0 < len(stream._inbox) <= READ_AHEAD
     call.cancel()

@@ -207,12 +207,16 @@ class World:
         self.singles: Batcher[Job, Job] = Batcher(
             self.line.run, name="test_sign", max_batch=32, max_waiting=max_waiting
         )
+        self.streams: Batcher[Job, Job] = Batcher(
+            self.line.run, name="test_stream", max_batch=32, max_waiting=16 * max_waiting
+        )
         self.batches: Batcher[Job, Job] = Batcher(
             self.line.run, name="test_batch", max_batch=8, max_waiting=max_waiting
         )
         self.service = SignerService(
             tokens=self.mint.verifier(),
             singles=self.singles,
+            streams=self.streams,
             batches=self.batches,
             engines=self.engines,
             clock=self.clock,
@@ -225,8 +229,8 @@ class World:
         await self.native.canary()
 
     async def stop(self) -> None:
-        await self.singles.close()
-        await self.batches.close()
+        for batcher in (self.singles, self.streams, self.batches):
+            await batcher.close()
 
     def key(self, **changes: Any) -> tuple[str, Caller]:
         """A new key of a new user, known to the keys service."""
