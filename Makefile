@@ -16,6 +16,7 @@ WITH_NODE := PATH="$(CURDIR)/$(BIN):$$PATH"
 # What mypy reads: those of the roots that are there.
 TYPED := $(wildcard services servicekit clients/python deploy tools tests db/tests bench)
 
+# A registry that stumbles is asked again.
 APT := apt-get -o Acquire::Retries=5
 
 # Five services start much faster from compiled modules.

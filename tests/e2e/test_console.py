@@ -164,6 +164,7 @@ def make_key(visitor: Visitor, name: str) -> str:
 def page_of_usage(visitor: Visitor, program: Signgate) -> str:
     """Both signatures are on the page `Usage`, and in its export; returns the id of the key's request."""
     page = visitor.page
+    Running.eventually(lambda: program.list_usage().records, 30, "the row")  # the page is read once
     visitor.go("Usage")
     expect(row(visitor, "@by.the.key")).to_contain_text("batch worker")
     expect(row(visitor, "@by.the.key")).to_contain_text("signed")
