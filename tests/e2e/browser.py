@@ -85,6 +85,12 @@ class Visitor:
         self.page.get_by_role("button", name="Sign in").click()
         self.heading("Sign").wait_for()
 
+    def sign_out(self) -> None:
+        """By the button; returns when that is done: a page that is left before may come back signed in."""
+        button = self.page.get_by_role("button", name="Sign out", exact=True)
+        button.click()
+        button.wait_for(state="detached")
+
     def go(self, place: str) -> None:
         """By the navigation; returns when the page is there."""
         self.page.get_by_role("navigation").get_by_role("link", name=place, exact=True).click()

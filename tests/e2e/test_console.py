@@ -89,7 +89,7 @@ def test_a_users_way_from_sign_up_to_usage(visitor: Visitor, running: Running) -
     visitor.shoot("03-confirm")
     page.get_by_role("button", name="Confirm and sign in").click()
     expect(visitor.heading("Sign")).to_be_visible()
-    page.get_by_role("button", name="Sign out").click()
+    visitor.sign_out()
     visitor.sign_in(address)
 
     sign_and_verify(visitor)
@@ -252,7 +252,7 @@ def test_a_second_factor_from_setting_up_to_removing(visitor: Visitor, running: 
     page.get_by_role("button", name="I have stored them").click()
     expect(page.get_by_role("region", name="Second factor")).to_contain_text("Authenticator app")
 
-    page.get_by_role("button", name="Sign out", exact=True).click()
+    visitor.sign_out()
     page.get_by_label("E-mail").fill(address)
     page.get_by_label("Password", exact=True).fill(PASSWORD)
     page.get_by_role("button", name="Sign in").click()
@@ -268,7 +268,7 @@ def test_a_second_factor_from_setting_up_to_removing(visitor: Visitor, running: 
     expect(page.get_by_text("The new password counts")).to_be_visible()
     page.get_by_role("region", name="Second factor").get_by_role("button", name="Remove").click()
     expect(page.get_by_role("button", name="Set up")).to_be_visible()
-    page.get_by_role("button", name="Sign out", exact=True).click()
+    visitor.sign_out()
     visitor.sign_in(address, "a wholly different phrase")
 
 
@@ -305,7 +305,7 @@ def test_a_lost_password_is_replaced(visitor: Visitor, running: Running) -> None
     page.get_by_label("New password", exact=True).fill("a wholly different phrase")
     page.get_by_role("button", name="Set the password").click()
     expect(page.get_by_text("The new password counts")).to_be_visible()
-    page.get_by_role("button", name="Sign out", exact=True).click()
+    visitor.sign_out()
     visitor.sign_in(address, "a wholly different phrase")
 
 
