@@ -57,7 +57,7 @@ async def test_the_message_reaches_the_other_replica(world: World, ann: User) ->
 async def test_without_the_message_the_soft_age_holds(world: World, ann: User) -> None:
     """The revoking replica has no Redis, so nothing is published; and no Redis hinders nothing."""
     made = None
-    async with world.replica() as two:
+    async with world.replica(hard_age=60.0) as two:  # so that the soft age alone can tell
         # A login needs Redis (revoked sessions); the key presents itself instead.
         made = await create(two, ann, scopes=["keys:manage"])
         async with world.replica(redis_url=NOBODY) as one:
@@ -99,7 +99,10 @@ async def test_redis_may_refuse_to_take_or_give_messages(
     world: World, ann: User, own_redis: RedisProcess
 ) -> None:
     """A change that is committed never fails for it, and no replica dies of it."""
-    async with world.replica(redis_url=own_redis.url) as one, world.replica(redis_url=own_redis.url) as two:
+    async with (
+        world.replica(redis_url=own_redis.url) as one,
+        world.replica(redis_url=own_redis.url, hard_age=60.0) as two,
+    ):
         made = await create(one, ann)
         assert await two.validate(made.secret) == "OK"
         redis: Any = Redis.from_url(own_redis.url)
