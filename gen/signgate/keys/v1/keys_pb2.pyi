@@ -206,7 +206,7 @@ class CreateKeyRequest(_message.Message):
     """An enabled signing engine; empty: the deployment's default."""
     @_builtins.property
     def scopes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Empty: `sign`, `usage:read` and `quota:read`."""
+        """At most 32, each of at most 64 bytes. Empty: `sign`, `usage:read` and `quota:read`."""
 
     @_builtins.property
     def expires_at(self) -> _timestamp_pb2.Timestamp:

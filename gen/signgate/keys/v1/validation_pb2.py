@@ -26,27 +26,33 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from signgate.common.v1 import policy_pb2 as signgate_dot_common_dot_v1_dot_policy__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!signgate/keys/v1/validation.proto\x12\x10signgate.keys.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1fsigngate/common/v1/policy.proto\"2\n\rKeyCredential\x12\x0e\n\x06secret\x18\x01 \x01(\t\x12\x11\n\tclient_ip\x18\x02 \x01(\t\"K\n\x13ValidateKeysRequest\x12\x34\n\x0b\x63redentials\x18\x01 \x03(\x0b\x32\x1f.signgate.keys.v1.KeyCredential\"\xc7\x01\n\x0cValidatedKey\x12\x0e\n\x06key_id\x18\x01 \x01(\t\x12\x0f\n\x07user_id\x18\x02 \x01(\t\x12\x0c\n\x04tier\x18\x03 \x01(\t\x12\x0e\n\x06scopes\x18\x04 \x03(\t\x12\x13\n\x0b\x64\x61ily_limit\x18\x05 \x01(\x03\x12\x12\n\nper_minute\x18\x06 \x01(\x03\x12\x0e\n\x06\x65ngine\x18\x07 \x01(\t\x12.\n\nexpires_at\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07\x64\x65rived\x18\t \x01(\x08\"N\n\nKeyRefusal\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\x0f\n\x07user_id\x18\x03 \x01(\t\x12\x0e\n\x06key_id\x18\x04 \x01(\t\"y\n\rKeyValidation\x12-\n\x03key\x18\x01 \x01(\x0b\x32\x1e.signgate.keys.v1.ValidatedKeyH\x00\x12/\n\x07refusal\x18\x02 \x01(\x0b\x32\x1c.signgate.keys.v1.KeyRefusalH\x00\x42\x08\n\x06result\"H\n\x14ValidateKeysResponse\x12\x30\n\x07results\x18\x01 \x03(\x0b\x32\x1f.signgate.keys.v1.KeyValidation2}\n\x14KeyValidationService\x12\x65\n\x0cValidateKeys\x12%.signgate.keys.v1.ValidateKeysRequest\x1a&.signgate.keys.v1.ValidateKeysResponse\"\x06\xc2\xf3\x18\x02\x08\x05\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!signgate/keys/v1/validation.proto\x12\x10signgate.keys.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1fsigngate/common/v1/policy.proto\"G\n\rKeyCredential\x12\x19\n\x06secret\x18\x01 \x01(\tB\t\xca\xf3\x18\x05\x10\x80\x08\x38\x01\x12\x1b\n\tclient_ip\x18\x02 \x01(\tB\x08\xca\xf3\x18\x04\x10@8\x01\"T\n\x13ValidateKeysRequest\x12=\n\x0b\x63redentials\x18\x01 \x03(\x0b\x32\x1f.signgate.keys.v1.KeyCredentialB\x07\xca\xf3\x18\x03\x18\xe8\x07\"\xc7\x01\n\x0cValidatedKey\x12\x0e\n\x06key_id\x18\x01 \x01(\t\x12\x0f\n\x07user_id\x18\x02 \x01(\t\x12\x0c\n\x04tier\x18\x03 \x01(\t\x12\x0e\n\x06scopes\x18\x04 \x03(\t\x12\x13\n\x0b\x64\x61ily_limit\x18\x05 \x01(\x03\x12\x12\n\nper_minute\x18\x06 \x01(\x03\x12\x0e\n\x06\x65ngine\x18\x07 \x01(\t\x12.\n\nexpires_at\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07\x64\x65rived\x18\t \x01(\x08\"N\n\nKeyRefusal\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\x0f\n\x07user_id\x18\x03 \x01(\t\x12\x0e\n\x06key_id\x18\x04 \x01(\t\"y\n\rKeyValidation\x12-\n\x03key\x18\x01 \x01(\x0b\x32\x1e.signgate.keys.v1.ValidatedKeyH\x00\x12/\n\x07refusal\x18\x02 \x01(\x0b\x32\x1c.signgate.keys.v1.KeyRefusalH\x00\x42\x08\n\x06result\"H\n\x14ValidateKeysResponse\x12\x30\n\x07results\x18\x01 \x03(\x0b\x32\x1f.signgate.keys.v1.KeyValidation2\x83\x01\n\x14KeyValidationService\x12k\n\x0cValidateKeys\x12%.signgate.keys.v1.ValidateKeysRequest\x1a&.signgate.keys.v1.ValidateKeysResponse\"\x0c\xc2\xf3\x18\x08\x08\x05\x1a\x04\x01\x03\x04\x05\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'signgate.keys.v1.validation_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
+  _globals['_KEYCREDENTIAL'].fields_by_name['secret']._loaded_options = None
+  _globals['_KEYCREDENTIAL'].fields_by_name['secret']._serialized_options = b'\312\363\030\005\020\200\0108\001'
+  _globals['_KEYCREDENTIAL'].fields_by_name['client_ip']._loaded_options = None
+  _globals['_KEYCREDENTIAL'].fields_by_name['client_ip']._serialized_options = b'\312\363\030\004\020@8\001'
+  _globals['_VALIDATEKEYSREQUEST'].fields_by_name['credentials']._loaded_options = None
+  _globals['_VALIDATEKEYSREQUEST'].fields_by_name['credentials']._serialized_options = b'\312\363\030\003\030\350\007'
   _globals['_KEYVALIDATIONSERVICE'].methods_by_name['ValidateKeys']._loaded_options = None
-  _globals['_KEYVALIDATIONSERVICE'].methods_by_name['ValidateKeys']._serialized_options = b'\302\363\030\002\010\005'
+  _globals['_KEYVALIDATIONSERVICE'].methods_by_name['ValidateKeys']._serialized_options = b'\302\363\030\010\010\005\032\004\001\003\004\005'
   _globals['_KEYCREDENTIAL']._serialized_start=121
-  _globals['_KEYCREDENTIAL']._serialized_end=171
-  _globals['_VALIDATEKEYSREQUEST']._serialized_start=173
-  _globals['_VALIDATEKEYSREQUEST']._serialized_end=248
-  _globals['_VALIDATEDKEY']._serialized_start=251
-  _globals['_VALIDATEDKEY']._serialized_end=450
-  _globals['_KEYREFUSAL']._serialized_start=452
-  _globals['_KEYREFUSAL']._serialized_end=530
-  _globals['_KEYVALIDATION']._serialized_start=532
-  _globals['_KEYVALIDATION']._serialized_end=653
-  _globals['_VALIDATEKEYSRESPONSE']._serialized_start=655
-  _globals['_VALIDATEKEYSRESPONSE']._serialized_end=727
-  _globals['_KEYVALIDATIONSERVICE']._serialized_start=729
-  _globals['_KEYVALIDATIONSERVICE']._serialized_end=854
+  _globals['_KEYCREDENTIAL']._serialized_end=192
+  _globals['_VALIDATEKEYSREQUEST']._serialized_start=194
+  _globals['_VALIDATEKEYSREQUEST']._serialized_end=278
+  _globals['_VALIDATEDKEY']._serialized_start=281
+  _globals['_VALIDATEDKEY']._serialized_end=480
+  _globals['_KEYREFUSAL']._serialized_start=482
+  _globals['_KEYREFUSAL']._serialized_end=560
+  _globals['_KEYVALIDATION']._serialized_start=562
+  _globals['_KEYVALIDATION']._serialized_end=683
+  _globals['_VALIDATEKEYSRESPONSE']._serialized_start=685
+  _globals['_VALIDATEKEYSRESPONSE']._serialized_end=757
+  _globals['_KEYVALIDATIONSERVICE']._serialized_start=760
+  _globals['_KEYVALIDATIONSERVICE']._serialized_end=891
 # @@protoc_insertion_point(module_scope)

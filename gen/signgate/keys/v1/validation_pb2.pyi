@@ -30,7 +30,9 @@ class KeyCredential(_message.Message):
     secret: _builtins.str
     """An API key, or a token that one minted. A secret."""
     client_ip: _builtins.str
-    """The caller's address as the edge saw it; empty: unknown, which no allow-list admits."""
+    """The caller's IP address: as the edge reports it if the edge authenticated itself, otherwise the peer
+    address of the connection. Empty: unknown; a key with `allowed_cidrs` then fails validation.
+    """
     def __init__(
         self,
         *,

@@ -28,13 +28,37 @@ from signgate.common.v1 import policy_pb2 as signgate_dot_common_dot_v1_dot_poli
 from signgate.common.v1 import quota_pb2 as signgate_dot_common_dot_v1_dot_quota__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dsigngate/quota/v1/admin.proto\x12\x11signgate.quota.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1fsigngate/common/v1/policy.proto\x1a\x1esigngate/common/v1/quota.proto\"\x96\x01\n\x04Plan\x12&\n\x04pool\x18\x01 \x01(\x0e\x32\x18.signgate.common.v1.Pool\x12\x13\n\x0b\x64\x61ily_limit\x18\x02 \x01(\x03\x12\x12\n\nper_minute\x18\x03 \x01(\x05\x12\r\n\x05\x62urst\x18\x04 \x01(\x05\x12.\n\nupdated_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x12\n\x10ListPlansRequest\";\n\x11ListPlansResponse\x12&\n\x05plans\x18\x01 \x03(\x0b\x32\x17.signgate.quota.v1.Plan\"\xab\x01\n\x11UpdatePlanRequest\x12&\n\x04pool\x18\x01 \x01(\x0e\x32\x18.signgate.common.v1.Pool\x12\x18\n\x0b\x64\x61ily_limit\x18\x02 \x01(\x03H\x00\x88\x01\x01\x12\x17\n\nper_minute\x18\x03 \x01(\x05H\x01\x88\x01\x01\x12\x12\n\x05\x62urst\x18\x04 \x01(\x05H\x02\x88\x01\x01\x42\x0e\n\x0c_daily_limitB\r\n\x0b_per_minuteB\x08\n\x06_burst\";\n\x12UpdatePlanResponse\x12%\n\x04plan\x18\x01 \x01(\x0b\x32\x17.signgate.quota.v1.Plan\"\xa3\x02\n\x08Override\x12\x0f\n\x07user_id\x18\x01 \x01(\t\x12&\n\x04pool\x18\x02 \x01(\x0e\x32\x18.signgate.common.v1.Pool\x12\x18\n\x0b\x64\x61ily_limit\x18\x03 \x01(\x03H\x00\x88\x01\x01\x12\x17\n\nper_minute\x18\x04 \x01(\x05H\x01\x88\x01\x01\x12\x12\n\x05\x62urst\x18\x05 \x01(\x05H\x02\x88\x01\x01\x12.\n\nexpires_at\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06reason\x18\x07 \x01(\t\x12.\n\nupdated_at\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x0e\n\x0c_daily_limitB\r\n\x0b_per_minuteB\x08\n\x06_burst\"N\n\x14ListOverridesRequest\x12\x0f\n\x07user_id\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"`\n\x15ListOverridesResponse\x12.\n\toverrides\x18\x01 \x03(\x0b\x32\x1b.signgate.quota.v1.Override\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xfd\x01\n\x12SetOverrideRequest\x12\x0f\n\x07user_id\x18\x01 \x01(\t\x12&\n\x04pool\x18\x02 \x01(\x0e\x32\x18.signgate.common.v1.Pool\x12\x18\n\x0b\x64\x61ily_limit\x18\x03 \x01(\x03H\x00\x88\x01\x01\x12\x17\n\nper_minute\x18\x04 \x01(\x05H\x01\x88\x01\x01\x12\x12\n\x05\x62urst\x18\x05 \x01(\x05H\x02\x88\x01\x01\x12.\n\nexpires_at\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06reason\x18\x07 \x01(\tB\x0e\n\x0c_daily_limitB\r\n\x0b_per_minuteB\x08\n\x06_burst\"D\n\x13SetOverrideResponse\x12-\n\x08override\x18\x01 \x01(\x0b\x32\x1b.signgate.quota.v1.Override2\x94\x04\n\x11QuotaAdminService\x12u\n\tListPlans\x12#.signgate.quota.v1.ListPlansRequest\x1a$.signgate.quota.v1.ListPlansResponse\"\x1d\xc2\xf3\x18\x02\x08\x04\x82\xd3\xe4\x93\x02\x11\x12\x0f/v1/admin/plans\x12{\n\nUpdatePlan\x12$.signgate.quota.v1.UpdatePlanRequest\x1a%.signgate.quota.v1.UpdatePlanResponse\" \xc2\xf3\x18\x02\x08\x04\x82\xd3\xe4\x93\x02\x14\x32\x0f/v1/admin/plans:\x01*\x12\x85\x01\n\rListOverrides\x12\'.signgate.quota.v1.ListOverridesRequest\x1a(.signgate.quota.v1.ListOverridesResponse\"!\xc2\xf3\x18\x02\x08\x04\x82\xd3\xe4\x93\x02\x15\x12\x13/v1/admin/overrides\x12\x82\x01\n\x0bSetOverride\x12%.signgate.quota.v1.SetOverrideRequest\x1a&.signgate.quota.v1.SetOverrideResponse\"$\xc2\xf3\x18\x02\x08\x04\x82\xd3\xe4\x93\x02\x18\x1a\x13/v1/admin/overrides:\x01*b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dsigngate/quota/v1/admin.proto\x12\x11signgate.quota.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1fsigngate/common/v1/policy.proto\x1a\x1esigngate/common/v1/quota.proto\"\x96\x01\n\x04Plan\x12&\n\x04pool\x18\x01 \x01(\x0e\x32\x18.signgate.common.v1.Pool\x12\x13\n\x0b\x64\x61ily_limit\x18\x02 \x01(\x03\x12\x12\n\nper_minute\x18\x03 \x01(\x05\x12\r\n\x05\x62urst\x18\x04 \x01(\x05\x12.\n\nupdated_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x12\n\x10ListPlansRequest\";\n\x11ListPlansResponse\x12&\n\x05plans\x18\x01 \x03(\x0b\x32\x17.signgate.quota.v1.Plan\"\xd8\x01\n\x11UpdatePlanRequest\x12&\n\x04pool\x18\x01 \x01(\x0e\x32\x18.signgate.common.v1.Pool\x12)\n\x0b\x64\x61ily_limit\x18\x02 \x01(\x03\x42\x0f\xca\xf3\x18\x0b \x00(\x80\x80\x80\x80\x80\x80\x80 H\x00\x88\x01\x01\x12%\n\nper_minute\x18\x03 \x01(\x05\x42\x0c\xca\xf3\x18\x08 \x02(\xfe\xff\xff\xff\x0fH\x01\x88\x01\x01\x12 \n\x05\x62urst\x18\x04 \x01(\x05\x42\x0c\xca\xf3\x18\x08 \x02(\xfe\xff\xff\xff\x0fH\x02\x88\x01\x01\x42\x0e\n\x0c_daily_limitB\r\n\x0b_per_minuteB\x08\n\x06_burst\";\n\x12UpdatePlanResponse\x12%\n\x04plan\x18\x01 \x01(\x0b\x32\x17.signgate.quota.v1.Plan\"\xa3\x02\n\x08Override\x12\x0f\n\x07user_id\x18\x01 \x01(\t\x12&\n\x04pool\x18\x02 \x01(\x0e\x32\x18.signgate.common.v1.Pool\x12\x18\n\x0b\x64\x61ily_limit\x18\x03 \x01(\x03H\x00\x88\x01\x01\x12\x17\n\nper_minute\x18\x04 \x01(\x05H\x01\x88\x01\x01\x12\x12\n\x05\x62urst\x18\x05 \x01(\x05H\x02\x88\x01\x01\x12.\n\nexpires_at\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06reason\x18\x07 \x01(\t\x12.\n\nupdated_at\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x0e\n\x0c_daily_limitB\r\n\x0b_per_minuteB\x08\n\x06_burst\"m\n\x14ListOverridesRequest\x12\x17\n\x07user_id\x18\x01 \x01(\tB\x06\xca\xf3\x18\x02\x10$\x12\x1f\n\tpage_size\x18\x02 \x01(\x05\x42\x0c\xca\xf3\x18\x08 \x00(\xfe\xff\xff\xff\x0f\x12\x1b\n\npage_token\x18\x03 \x01(\tB\x07\xca\xf3\x18\x03\x10\x80\x04\"`\n\x15ListOverridesResponse\x12.\n\toverrides\x18\x01 \x03(\x0b\x32\x1b.signgate.quota.v1.Override\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xcf\x02\n\x12SetOverrideRequest\x12\x17\n\x07user_id\x18\x01 \x01(\tB\x06\xca\xf3\x18\x02\x10$\x12&\n\x04pool\x18\x02 \x01(\x0e\x32\x18.signgate.common.v1.Pool\x12)\n\x0b\x64\x61ily_limit\x18\x03 \x01(\x03\x42\x0f\xca\xf3\x18\x0b \x00(\x80\x80\x80\x80\x80\x80\x80 H\x00\x88\x01\x01\x12%\n\nper_minute\x18\x04 \x01(\x05\x42\x0c\xca\xf3\x18\x08 \x02(\xfe\xff\xff\xff\x0fH\x01\x88\x01\x01\x12 \n\x05\x62urst\x18\x05 \x01(\x05\x42\x0c\xca\xf3\x18\x08 \x02(\xfe\xff\xff\xff\x0fH\x02\x88\x01\x01\x12\x42\n\nexpires_at\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x12\xca\xf3\x18\x0e \xff\xdb\x8f\xf9\xce\x03(\xfe\x85\xa2\xff\xdf\x0e\x12\x17\n\x06reason\x18\x07 \x01(\tB\x07\xca\xf3\x18\x03\x08\xc8\x01\x42\x0e\n\x0c_daily_limitB\r\n\x0b_per_minuteB\x08\n\x06_burst\"D\n\x13SetOverrideResponse\x12-\n\x08override\x18\x01 \x01(\x0b\x32\x1b.signgate.quota.v1.Override2\x94\x04\n\x11QuotaAdminService\x12u\n\tListPlans\x12#.signgate.quota.v1.ListPlansRequest\x1a$.signgate.quota.v1.ListPlansResponse\"\x1d\xc2\xf3\x18\x02\x08\x04\x82\xd3\xe4\x93\x02\x11\x12\x0f/v1/admin/plans\x12{\n\nUpdatePlan\x12$.signgate.quota.v1.UpdatePlanRequest\x1a%.signgate.quota.v1.UpdatePlanResponse\" \xc2\xf3\x18\x02\x08\x04\x82\xd3\xe4\x93\x02\x14\x32\x0f/v1/admin/plans:\x01*\x12\x85\x01\n\rListOverrides\x12\'.signgate.quota.v1.ListOverridesRequest\x1a(.signgate.quota.v1.ListOverridesResponse\"!\xc2\xf3\x18\x02\x08\x04\x82\xd3\xe4\x93\x02\x15\x12\x13/v1/admin/overrides\x12\x82\x01\n\x0bSetOverride\x12%.signgate.quota.v1.SetOverrideRequest\x1a&.signgate.quota.v1.SetOverrideResponse\"$\xc2\xf3\x18\x02\x08\x04\x82\xd3\xe4\x93\x02\x18\x1a\x13/v1/admin/overrides:\x01*b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'signgate.quota.v1.admin_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
+  _globals['_UPDATEPLANREQUEST'].fields_by_name['daily_limit']._loaded_options = None
+  _globals['_UPDATEPLANREQUEST'].fields_by_name['daily_limit']._serialized_options = b'\312\363\030\013 \000(\200\200\200\200\200\200\200 '
+  _globals['_UPDATEPLANREQUEST'].fields_by_name['per_minute']._loaded_options = None
+  _globals['_UPDATEPLANREQUEST'].fields_by_name['per_minute']._serialized_options = b'\312\363\030\010 \002(\376\377\377\377\017'
+  _globals['_UPDATEPLANREQUEST'].fields_by_name['burst']._loaded_options = None
+  _globals['_UPDATEPLANREQUEST'].fields_by_name['burst']._serialized_options = b'\312\363\030\010 \002(\376\377\377\377\017'
+  _globals['_LISTOVERRIDESREQUEST'].fields_by_name['user_id']._loaded_options = None
+  _globals['_LISTOVERRIDESREQUEST'].fields_by_name['user_id']._serialized_options = b'\312\363\030\002\020$'
+  _globals['_LISTOVERRIDESREQUEST'].fields_by_name['page_size']._loaded_options = None
+  _globals['_LISTOVERRIDESREQUEST'].fields_by_name['page_size']._serialized_options = b'\312\363\030\010 \000(\376\377\377\377\017'
+  _globals['_LISTOVERRIDESREQUEST'].fields_by_name['page_token']._loaded_options = None
+  _globals['_LISTOVERRIDESREQUEST'].fields_by_name['page_token']._serialized_options = b'\312\363\030\003\020\200\004'
+  _globals['_SETOVERRIDEREQUEST'].fields_by_name['user_id']._loaded_options = None
+  _globals['_SETOVERRIDEREQUEST'].fields_by_name['user_id']._serialized_options = b'\312\363\030\002\020$'
+  _globals['_SETOVERRIDEREQUEST'].fields_by_name['daily_limit']._loaded_options = None
+  _globals['_SETOVERRIDEREQUEST'].fields_by_name['daily_limit']._serialized_options = b'\312\363\030\013 \000(\200\200\200\200\200\200\200 '
+  _globals['_SETOVERRIDEREQUEST'].fields_by_name['per_minute']._loaded_options = None
+  _globals['_SETOVERRIDEREQUEST'].fields_by_name['per_minute']._serialized_options = b'\312\363\030\010 \002(\376\377\377\377\017'
+  _globals['_SETOVERRIDEREQUEST'].fields_by_name['burst']._loaded_options = None
+  _globals['_SETOVERRIDEREQUEST'].fields_by_name['burst']._serialized_options = b'\312\363\030\010 \002(\376\377\377\377\017'
+  _globals['_SETOVERRIDEREQUEST'].fields_by_name['expires_at']._loaded_options = None
+  _globals['_SETOVERRIDEREQUEST'].fields_by_name['expires_at']._serialized_options = b'\312\363\030\016 \377\333\217\371\316\003(\376\205\242\377\337\016'
+  _globals['_SETOVERRIDEREQUEST'].fields_by_name['reason']._loaded_options = None
+  _globals['_SETOVERRIDEREQUEST'].fields_by_name['reason']._serialized_options = b'\312\363\030\003\010\310\001'
   _globals['_QUOTAADMINSERVICE'].methods_by_name['ListPlans']._loaded_options = None
   _globals['_QUOTAADMINSERVICE'].methods_by_name['ListPlans']._serialized_options = b'\302\363\030\002\010\004\202\323\344\223\002\021\022\017/v1/admin/plans'
   _globals['_QUOTAADMINSERVICE'].methods_by_name['UpdatePlan']._loaded_options = None
@@ -50,19 +74,19 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LISTPLANSRESPONSE']._serialized_start=353
   _globals['_LISTPLANSRESPONSE']._serialized_end=412
   _globals['_UPDATEPLANREQUEST']._serialized_start=415
-  _globals['_UPDATEPLANREQUEST']._serialized_end=586
-  _globals['_UPDATEPLANRESPONSE']._serialized_start=588
-  _globals['_UPDATEPLANRESPONSE']._serialized_end=647
-  _globals['_OVERRIDE']._serialized_start=650
-  _globals['_OVERRIDE']._serialized_end=941
-  _globals['_LISTOVERRIDESREQUEST']._serialized_start=943
-  _globals['_LISTOVERRIDESREQUEST']._serialized_end=1021
-  _globals['_LISTOVERRIDESRESPONSE']._serialized_start=1023
-  _globals['_LISTOVERRIDESRESPONSE']._serialized_end=1119
-  _globals['_SETOVERRIDEREQUEST']._serialized_start=1122
-  _globals['_SETOVERRIDEREQUEST']._serialized_end=1375
-  _globals['_SETOVERRIDERESPONSE']._serialized_start=1377
-  _globals['_SETOVERRIDERESPONSE']._serialized_end=1445
-  _globals['_QUOTAADMINSERVICE']._serialized_start=1448
-  _globals['_QUOTAADMINSERVICE']._serialized_end=1980
+  _globals['_UPDATEPLANREQUEST']._serialized_end=631
+  _globals['_UPDATEPLANRESPONSE']._serialized_start=633
+  _globals['_UPDATEPLANRESPONSE']._serialized_end=692
+  _globals['_OVERRIDE']._serialized_start=695
+  _globals['_OVERRIDE']._serialized_end=986
+  _globals['_LISTOVERRIDESREQUEST']._serialized_start=988
+  _globals['_LISTOVERRIDESREQUEST']._serialized_end=1097
+  _globals['_LISTOVERRIDESRESPONSE']._serialized_start=1099
+  _globals['_LISTOVERRIDESRESPONSE']._serialized_end=1195
+  _globals['_SETOVERRIDEREQUEST']._serialized_start=1198
+  _globals['_SETOVERRIDEREQUEST']._serialized_end=1533
+  _globals['_SETOVERRIDERESPONSE']._serialized_start=1535
+  _globals['_SETOVERRIDERESPONSE']._serialized_end=1603
+  _globals['_QUOTAADMINSERVICE']._serialized_start=1606
+  _globals['_QUOTAADMINSERVICE']._serialized_end=2138
 # @@protoc_insertion_point(module_scope)

@@ -92,7 +92,7 @@ class SignRequest(_message.Message):
     algorithm: Global___Algorithm.ValueType
     """For the native engine."""
     user_agent: _builtins.str
-    """The user agent that will use the URL; empty: the engine's own. At most 512 characters."""
+    """The user agent that will use the URL; empty: the engine's own. At most 512 printable ASCII characters."""
     @_builtins.property
     def ttl(self) -> _duration_pb2.Duration:
         """How long the signature shall hold; absent: the deployment's default. For the native engine."""

@@ -32,7 +32,8 @@ class SignerServiceStub:
     Errors of signing, each with its reason: INVALID_ARGUMENT (ROOM_URL_… says what is wrong with the
     URL; ENGINE_UNKNOWN; VALIDATION_FAILED), UNAUTHENTICATED (CREDENTIAL_MISSING, KEY_…, TOKEN_…,
     SESSION_REVOKED), PERMISSION_DENIED (SCOPE_MISSING), RESOURCE_EXHAUSTED (QUOTA_EXHAUSTED,
-    RATE_LIMITED: with the limit's name, RetryInfo, QuotaFailure and the rate-limit headers),
+    RATE_LIMITED: with the limit's name, RetryInfo, QuotaFailure and the rate-limit headers;
+    ACCOUNT_BUSY: too many requests of this account are waiting, with RetryInfo),
     UNAVAILABLE (OVERLOADED, ENGINE_UNAVAILABLE, or a part that is down; with RetryInfo),
     DEADLINE_EXCEEDED.
     """
@@ -82,7 +83,8 @@ class SignerServiceServicer:
     Errors of signing, each with its reason: INVALID_ARGUMENT (ROOM_URL_… says what is wrong with the
     URL; ENGINE_UNKNOWN; VALIDATION_FAILED), UNAUTHENTICATED (CREDENTIAL_MISSING, KEY_…, TOKEN_…,
     SESSION_REVOKED), PERMISSION_DENIED (SCOPE_MISSING), RESOURCE_EXHAUSTED (QUOTA_EXHAUSTED,
-    RATE_LIMITED: with the limit's name, RetryInfo, QuotaFailure and the rate-limit headers),
+    RATE_LIMITED: with the limit's name, RetryInfo, QuotaFailure and the rate-limit headers;
+    ACCOUNT_BUSY: too many requests of this account are waiting, with RetryInfo),
     UNAVAILABLE (OVERLOADED, ENGINE_UNAVAILABLE, or a part that is down; with RetryInfo),
     DEADLINE_EXCEEDED.
     """
@@ -104,7 +106,18 @@ class SignerServiceServicer:
 
     def SignStream(self, request_iterator, context):
         """SignStream signs what arrives, as it arrives. Answers come in any order; `tag` joins them. The
-        credential is validated again for what comes later: a revoked key ends the stream.
+        credential is validated before the first request is read, and again for later requests. Revoking the
+        key ends the stream; an idle stream ends within seconds.
+
+        One stream carries any number of requests. The number of open streams is limited for each key, login
+        session and account (by default 32, 32 and 64) and for the process. One more fails with
+        RESOURCE_EXHAUSTED (STREAM_LIMIT, with RetryInfo, and `limit` in the metadata: `key`, `user` or
+        `process`).
+
+        A stream ends with ABORTED when its first request does not arrive within 10 seconds
+        (FIRST_MESSAGE_TIMEOUT), when the client then sends nothing for 300 seconds (STREAM_IDLE), or when the
+        client reads no answer for 30 seconds (STREAM_STALLED). These are the defaults. Open a new stream when
+        there is something to sign. The server sends initial metadata when it accepts the stream.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -181,7 +194,8 @@ class SignerService:
     Errors of signing, each with its reason: INVALID_ARGUMENT (ROOM_URL_… says what is wrong with the
     URL; ENGINE_UNKNOWN; VALIDATION_FAILED), UNAUTHENTICATED (CREDENTIAL_MISSING, KEY_…, TOKEN_…,
     SESSION_REVOKED), PERMISSION_DENIED (SCOPE_MISSING), RESOURCE_EXHAUSTED (QUOTA_EXHAUSTED,
-    RATE_LIMITED: with the limit's name, RetryInfo, QuotaFailure and the rate-limit headers),
+    RATE_LIMITED: with the limit's name, RetryInfo, QuotaFailure and the rate-limit headers;
+    ACCOUNT_BUSY: too many requests of this account are waiting, with RetryInfo),
     UNAVAILABLE (OVERLOADED, ENGINE_UNAVAILABLE, or a part that is down; with RetryInfo),
     DEADLINE_EXCEEDED.
     """

@@ -33,7 +33,8 @@ class SignerServiceStub:
     Errors of signing, each with its reason: INVALID_ARGUMENT (ROOM_URL_… says what is wrong with the
     URL; ENGINE_UNKNOWN; VALIDATION_FAILED), UNAUTHENTICATED (CREDENTIAL_MISSING, KEY_…, TOKEN_…,
     SESSION_REVOKED), PERMISSION_DENIED (SCOPE_MISSING), RESOURCE_EXHAUSTED (QUOTA_EXHAUSTED,
-    RATE_LIMITED: with the limit's name, RetryInfo, QuotaFailure and the rate-limit headers),
+    RATE_LIMITED: with the limit's name, RetryInfo, QuotaFailure and the rate-limit headers;
+    ACCOUNT_BUSY: too many requests of this account are waiting, with RetryInfo),
     UNAVAILABLE (OVERLOADED, ENGINE_UNAVAILABLE, or a part that is down; with RetryInfo),
     DEADLINE_EXCEEDED.
     """
@@ -50,7 +51,18 @@ class SignerServiceStub:
     """
     SignStream: _grpc.StreamStreamMultiCallable[_signer_pb2.SignStreamRequest, _signer_pb2.SignStreamResponse]
     """SignStream signs what arrives, as it arrives. Answers come in any order; `tag` joins them. The
-    credential is validated again for what comes later: a revoked key ends the stream.
+    credential is validated before the first request is read, and again for later requests. Revoking the
+    key ends the stream; an idle stream ends within seconds.
+
+    One stream carries any number of requests. The number of open streams is limited for each key, login
+    session and account (by default 32, 32 and 64) and for the process. One more fails with
+    RESOURCE_EXHAUSTED (STREAM_LIMIT, with RetryInfo, and `limit` in the metadata: `key`, `user` or
+    `process`).
+
+    A stream ends with ABORTED when its first request does not arrive within 10 seconds
+    (FIRST_MESSAGE_TIMEOUT), when the client then sends nothing for 300 seconds (STREAM_IDLE), or when the
+    client reads no answer for 30 seconds (STREAM_STALLED). These are the defaults. Open a new stream when
+    there is something to sign. The server sends initial metadata when it accepts the stream.
     """
     VerifySignature: _grpc.UnaryUnaryMultiCallable[_signer_pb2.VerifySignatureRequest, _signer_pb2.VerifySignatureResponse]
     """VerifySignature tells whether a URL carries a signature of this deployment's native engine that
@@ -71,7 +83,8 @@ class SignerServiceAsyncStub(SignerServiceStub):
     Errors of signing, each with its reason: INVALID_ARGUMENT (ROOM_URL_… says what is wrong with the
     URL; ENGINE_UNKNOWN; VALIDATION_FAILED), UNAUTHENTICATED (CREDENTIAL_MISSING, KEY_…, TOKEN_…,
     SESSION_REVOKED), PERMISSION_DENIED (SCOPE_MISSING), RESOURCE_EXHAUSTED (QUOTA_EXHAUSTED,
-    RATE_LIMITED: with the limit's name, RetryInfo, QuotaFailure and the rate-limit headers),
+    RATE_LIMITED: with the limit's name, RetryInfo, QuotaFailure and the rate-limit headers;
+    ACCOUNT_BUSY: too many requests of this account are waiting, with RetryInfo),
     UNAVAILABLE (OVERLOADED, ENGINE_UNAVAILABLE, or a part that is down; with RetryInfo),
     DEADLINE_EXCEEDED.
     """
@@ -85,7 +98,18 @@ class SignerServiceAsyncStub(SignerServiceStub):
     """
     SignStream: _aio.StreamStreamMultiCallable[_signer_pb2.SignStreamRequest, _signer_pb2.SignStreamResponse]  # type: ignore[assignment]
     """SignStream signs what arrives, as it arrives. Answers come in any order; `tag` joins them. The
-    credential is validated again for what comes later: a revoked key ends the stream.
+    credential is validated before the first request is read, and again for later requests. Revoking the
+    key ends the stream; an idle stream ends within seconds.
+
+    One stream carries any number of requests. The number of open streams is limited for each key, login
+    session and account (by default 32, 32 and 64) and for the process. One more fails with
+    RESOURCE_EXHAUSTED (STREAM_LIMIT, with RetryInfo, and `limit` in the metadata: `key`, `user` or
+    `process`).
+
+    A stream ends with ABORTED when its first request does not arrive within 10 seconds
+    (FIRST_MESSAGE_TIMEOUT), when the client then sends nothing for 300 seconds (STREAM_IDLE), or when the
+    client reads no answer for 30 seconds (STREAM_STALLED). These are the defaults. Open a new stream when
+    there is something to sign. The server sends initial metadata when it accepts the stream.
     """
     VerifySignature: _aio.UnaryUnaryMultiCallable[_signer_pb2.VerifySignatureRequest, _signer_pb2.VerifySignatureResponse]  # type: ignore[assignment]
     """VerifySignature tells whether a URL carries a signature of this deployment's native engine that
@@ -105,7 +129,8 @@ class SignerServiceServicer(metaclass=_abc_1.ABCMeta):
     Errors of signing, each with its reason: INVALID_ARGUMENT (ROOM_URL_… says what is wrong with the
     URL; ENGINE_UNKNOWN; VALIDATION_FAILED), UNAUTHENTICATED (CREDENTIAL_MISSING, KEY_…, TOKEN_…,
     SESSION_REVOKED), PERMISSION_DENIED (SCOPE_MISSING), RESOURCE_EXHAUSTED (QUOTA_EXHAUSTED,
-    RATE_LIMITED: with the limit's name, RetryInfo, QuotaFailure and the rate-limit headers),
+    RATE_LIMITED: with the limit's name, RetryInfo, QuotaFailure and the rate-limit headers;
+    ACCOUNT_BUSY: too many requests of this account are waiting, with RetryInfo),
     UNAVAILABLE (OVERLOADED, ENGINE_UNAVAILABLE, or a part that is down; with RetryInfo),
     DEADLINE_EXCEEDED.
     """
@@ -135,7 +160,18 @@ class SignerServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_signer_pb2.SignStreamResponse], _abc.AsyncIterator[_signer_pb2.SignStreamResponse]]:
         """SignStream signs what arrives, as it arrives. Answers come in any order; `tag` joins them. The
-        credential is validated again for what comes later: a revoked key ends the stream.
+        credential is validated before the first request is read, and again for later requests. Revoking the
+        key ends the stream; an idle stream ends within seconds.
+
+        One stream carries any number of requests. The number of open streams is limited for each key, login
+        session and account (by default 32, 32 and 64) and for the process. One more fails with
+        RESOURCE_EXHAUSTED (STREAM_LIMIT, with RetryInfo, and `limit` in the metadata: `key`, `user` or
+        `process`).
+
+        A stream ends with ABORTED when its first request does not arrive within 10 seconds
+        (FIRST_MESSAGE_TIMEOUT), when the client then sends nothing for 300 seconds (STREAM_IDLE), or when the
+        client reads no answer for 30 seconds (STREAM_STALLED). These are the defaults. Open a new stream when
+        there is something to sign. The server sends initial metadata when it accepts the stream.
         """
 
     @_abc_1.abstractmethod

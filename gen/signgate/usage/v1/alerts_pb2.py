@@ -28,35 +28,37 @@ from signgate.common.v1 import policy_pb2 as signgate_dot_common_dot_v1_dot_poli
 from signgate.common.v1 import quota_pb2 as signgate_dot_common_dot_v1_dot_quota__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1esigngate/usage/v1/alerts.proto\x12\x11signgate.usage.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1fsigngate/common/v1/policy.proto\x1a\x1esigngate/common/v1/quota.proto\"\x19\n\x17GetAlertSettingsRequest\"=\n\x18GetAlertSettingsResponse\x12\x0c\n\x04mail\x18\x01 \x01(\x08\x12\x13\n\x0bwebhook_url\x18\x02 \x01(\t\"V\n\x1aUpdateAlertSettingsRequest\x12\x0c\n\x04mail\x18\x01 \x01(\x08\x12\x13\n\x0bwebhook_url\x18\x02 \x01(\t\x12\x15\n\rrotate_secret\x18\x03 \x01(\x08\"X\n\x1bUpdateAlertSettingsResponse\x12\x0c\n\x04mail\x18\x01 \x01(\x08\x12\x13\n\x0bwebhook_url\x18\x02 \x01(\t\x12\x16\n\x0ewebhook_secret\x18\x03 \x01(\t\"\x13\n\x11ListAlertsRequest\"\x90\x02\n\x05\x41lert\x12\n\n\x02id\x18\x01 \x01(\t\x12&\n\x04pool\x18\x02 \x01(\x0e\x32\x18.signgate.common.v1.Pool\x12\x0c\n\x04\x64\x61te\x18\x03 \x01(\t\x12\x19\n\x11threshold_percent\x18\x04 \x01(\x05\x12\x0c\n\x04used\x18\x05 \x01(\x03\x12\x13\n\x0b\x64\x61ily_limit\x18\x06 \x01(\x03\x12.\n\ncreated_at\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12)\n\x04mail\x18\x08 \x01(\x0e\x32\x1b.signgate.usage.v1.Delivery\x12,\n\x07webhook\x18\t \x01(\x0e\x32\x1b.signgate.usage.v1.Delivery\">\n\x12ListAlertsResponse\x12(\n\x06\x61lerts\x18\x01 \x03(\x0b\x32\x18.signgate.usage.v1.Alert*t\n\x08\x44\x65livery\x12\x18\n\x14\x44\x45LIVERY_UNSPECIFIED\x10\x00\x12\x10\n\x0c\x44\x45LIVERY_OFF\x10\x01\x12\x14\n\x10\x44\x45LIVERY_PENDING\x10\x02\x12\x11\n\rDELIVERY_SENT\x10\x03\x12\x13\n\x0f\x44\x45LIVERY_FAILED\x10\x04\x32\xbd\x03\n\x0c\x41lertService\x12\x8e\x01\n\x10GetAlertSettings\x12*.signgate.usage.v1.GetAlertSettingsRequest\x1a+.signgate.usage.v1.GetAlertSettingsResponse\"!\xc2\xf3\x18\x02\x08\x03\x82\xd3\xe4\x93\x02\x15\x12\x13/v1/alerts/settings\x12\x9a\x01\n\x13UpdateAlertSettings\x12-.signgate.usage.v1.UpdateAlertSettingsRequest\x1a..signgate.usage.v1.UpdateAlertSettingsResponse\"$\xc2\xf3\x18\x02\x08\x03\x82\xd3\xe4\x93\x02\x18\x1a\x13/v1/alerts/settings:\x01*\x12\x7f\n\nListAlerts\x12$.signgate.usage.v1.ListAlertsRequest\x1a%.signgate.usage.v1.ListAlertsResponse\"$\xc2\xf3\x18\x0e\x08\x02\x12\nusage:read\x82\xd3\xe4\x93\x02\x0c\x12\n/v1/alertsb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1esigngate/usage/v1/alerts.proto\x12\x11signgate.usage.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1fsigngate/common/v1/policy.proto\x1a\x1esigngate/common/v1/quota.proto\"\x19\n\x17GetAlertSettingsRequest\"=\n\x18GetAlertSettingsResponse\x12\x0c\n\x04mail\x18\x01 \x01(\x08\x12\x13\n\x0bwebhook_url\x18\x02 \x01(\t\"_\n\x1aUpdateAlertSettingsRequest\x12\x0c\n\x04mail\x18\x01 \x01(\x08\x12\x1c\n\x0bwebhook_url\x18\x02 \x01(\tB\x07\xca\xf3\x18\x03\x08\x80\x10\x12\x15\n\rrotate_secret\x18\x03 \x01(\x08\"X\n\x1bUpdateAlertSettingsResponse\x12\x0c\n\x04mail\x18\x01 \x01(\x08\x12\x13\n\x0bwebhook_url\x18\x02 \x01(\t\x12\x16\n\x0ewebhook_secret\x18\x03 \x01(\t\"\x13\n\x11ListAlertsRequest\"\x90\x02\n\x05\x41lert\x12\n\n\x02id\x18\x01 \x01(\t\x12&\n\x04pool\x18\x02 \x01(\x0e\x32\x18.signgate.common.v1.Pool\x12\x0c\n\x04\x64\x61te\x18\x03 \x01(\t\x12\x19\n\x11threshold_percent\x18\x04 \x01(\x05\x12\x0c\n\x04used\x18\x05 \x01(\x03\x12\x13\n\x0b\x64\x61ily_limit\x18\x06 \x01(\x03\x12.\n\ncreated_at\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12)\n\x04mail\x18\x08 \x01(\x0e\x32\x1b.signgate.usage.v1.Delivery\x12,\n\x07webhook\x18\t \x01(\x0e\x32\x1b.signgate.usage.v1.Delivery\">\n\x12ListAlertsResponse\x12(\n\x06\x61lerts\x18\x01 \x03(\x0b\x32\x18.signgate.usage.v1.Alert*t\n\x08\x44\x65livery\x12\x18\n\x14\x44\x45LIVERY_UNSPECIFIED\x10\x00\x12\x10\n\x0c\x44\x45LIVERY_OFF\x10\x01\x12\x14\n\x10\x44\x45LIVERY_PENDING\x10\x02\x12\x11\n\rDELIVERY_SENT\x10\x03\x12\x13\n\x0f\x44\x45LIVERY_FAILED\x10\x04\x32\xbd\x03\n\x0c\x41lertService\x12\x8e\x01\n\x10GetAlertSettings\x12*.signgate.usage.v1.GetAlertSettingsRequest\x1a+.signgate.usage.v1.GetAlertSettingsResponse\"!\xc2\xf3\x18\x02\x08\x03\x82\xd3\xe4\x93\x02\x15\x12\x13/v1/alerts/settings\x12\x9a\x01\n\x13UpdateAlertSettings\x12-.signgate.usage.v1.UpdateAlertSettingsRequest\x1a..signgate.usage.v1.UpdateAlertSettingsResponse\"$\xc2\xf3\x18\x02\x08\x03\x82\xd3\xe4\x93\x02\x18\x1a\x13/v1/alerts/settings:\x01*\x12\x7f\n\nListAlerts\x12$.signgate.usage.v1.ListAlertsRequest\x1a%.signgate.usage.v1.ListAlertsResponse\"$\xc2\xf3\x18\x0e\x08\x02\x12\nusage:read\x82\xd3\xe4\x93\x02\x0c\x12\n/v1/alertsb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'signgate.usage.v1.alerts_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
+  _globals['_UPDATEALERTSETTINGSREQUEST'].fields_by_name['webhook_url']._loaded_options = None
+  _globals['_UPDATEALERTSETTINGSREQUEST'].fields_by_name['webhook_url']._serialized_options = b'\312\363\030\003\010\200\020'
   _globals['_ALERTSERVICE'].methods_by_name['GetAlertSettings']._loaded_options = None
   _globals['_ALERTSERVICE'].methods_by_name['GetAlertSettings']._serialized_options = b'\302\363\030\002\010\003\202\323\344\223\002\025\022\023/v1/alerts/settings'
   _globals['_ALERTSERVICE'].methods_by_name['UpdateAlertSettings']._loaded_options = None
   _globals['_ALERTSERVICE'].methods_by_name['UpdateAlertSettings']._serialized_options = b'\302\363\030\002\010\003\202\323\344\223\002\030\032\023/v1/alerts/settings:\001*'
   _globals['_ALERTSERVICE'].methods_by_name['ListAlerts']._loaded_options = None
   _globals['_ALERTSERVICE'].methods_by_name['ListAlerts']._serialized_options = b'\302\363\030\016\010\002\022\nusage:read\202\323\344\223\002\014\022\n/v1/alerts'
-  _globals['_DELIVERY']._serialized_start=809
-  _globals['_DELIVERY']._serialized_end=925
+  _globals['_DELIVERY']._serialized_start=818
+  _globals['_DELIVERY']._serialized_end=934
   _globals['_GETALERTSETTINGSREQUEST']._serialized_start=181
   _globals['_GETALERTSETTINGSREQUEST']._serialized_end=206
   _globals['_GETALERTSETTINGSRESPONSE']._serialized_start=208
   _globals['_GETALERTSETTINGSRESPONSE']._serialized_end=269
   _globals['_UPDATEALERTSETTINGSREQUEST']._serialized_start=271
-  _globals['_UPDATEALERTSETTINGSREQUEST']._serialized_end=357
-  _globals['_UPDATEALERTSETTINGSRESPONSE']._serialized_start=359
-  _globals['_UPDATEALERTSETTINGSRESPONSE']._serialized_end=447
-  _globals['_LISTALERTSREQUEST']._serialized_start=449
-  _globals['_LISTALERTSREQUEST']._serialized_end=468
-  _globals['_ALERT']._serialized_start=471
-  _globals['_ALERT']._serialized_end=743
-  _globals['_LISTALERTSRESPONSE']._serialized_start=745
-  _globals['_LISTALERTSRESPONSE']._serialized_end=807
-  _globals['_ALERTSERVICE']._serialized_start=928
-  _globals['_ALERTSERVICE']._serialized_end=1373
+  _globals['_UPDATEALERTSETTINGSREQUEST']._serialized_end=366
+  _globals['_UPDATEALERTSETTINGSRESPONSE']._serialized_start=368
+  _globals['_UPDATEALERTSETTINGSRESPONSE']._serialized_end=456
+  _globals['_LISTALERTSREQUEST']._serialized_start=458
+  _globals['_LISTALERTSREQUEST']._serialized_end=477
+  _globals['_ALERT']._serialized_start=480
+  _globals['_ALERT']._serialized_end=752
+  _globals['_LISTALERTSRESPONSE']._serialized_start=754
+  _globals['_LISTALERTSRESPONSE']._serialized_end=816
+  _globals['_ALERTSERVICE']._serialized_start=937
+  _globals['_ALERTSERVICE']._serialized_end=1382
 # @@protoc_insertion_point(module_scope)

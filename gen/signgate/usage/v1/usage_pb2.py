@@ -28,13 +28,31 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from signgate.common.v1 import policy_pb2 as signgate_dot_common_dot_v1_dot_policy__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dsigngate/usage/v1/usage.proto\x12\x11signgate.usage.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x19google/api/httpbody.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1fsigngate/common/v1/policy.proto\"\xc7\x01\n\x0bUsageFilter\x12.\n\nstart_time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\napi_key_id\x18\x03 \x01(\t\x12\x14\n\x07success\x18\x04 \x01(\x08H\x00\x88\x01\x01\x12\x14\n\x0c\x65rror_reason\x18\x05 \x01(\t\x12\x0e\n\x06\x65ngine\x18\x06 \x01(\tB\n\n\x08_success\"i\n\x10ListUsageRequest\x12.\n\x06\x66ilter\x18\x01 \x01(\x0b\x32\x1e.signgate.usage.v1.UsageFilter\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"\xd1\x01\n\x0bUsageRecord\x12\n\n\x02id\x18\x01 \x01(\t\x12\x12\n\napi_key_id\x18\x02 \x01(\t\x12\x10\n\x08room_url\x18\x03 \x01(\t\x12\x0f\n\x07success\x18\x04 \x01(\x08\x12\x18\n\x10response_time_ms\x18\x05 \x01(\x05\x12\x14\n\x0c\x65rror_reason\x18\x06 \x01(\t\x12.\n\ncreated_at\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06\x65ngine\x18\x08 \x01(\t\x12\x0f\n\x07\x63harged\x18\t \x01(\x05\"]\n\x11ListUsageResponse\x12/\n\x07records\x18\x01 \x03(\x0b\x32\x1e.signgate.usage.v1.UsageRecord\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xab\x01\n\x14GetUsageStatsRequest\x12.\n\x06\x66ilter\x18\x01 \x01(\x0b\x32\x1e.signgate.usage.v1.UsageFilter\x12\x33\n\x0bgranularity\x18\x02 \x01(\x0e\x32\x1e.signgate.usage.v1.Granularity\x12.\n\x08group_by\x18\x03 \x01(\x0e\x32\x1c.signgate.usage.v1.Dimension\"\x91\x02\n\nUsageStats\x12*\n\x06\x62ucket\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05group\x18\x02 \x01(\t\x12\x16\n\x0etotal_requests\x18\x03 \x01(\x03\x12\x1b\n\x13successful_requests\x18\x04 \x01(\x03\x12\x17\n\x0f\x66\x61iled_requests\x18\x05 \x01(\x03\x12 \n\x18\x61verage_response_time_ms\x18\x06 \x01(\x01\x12\x1c\n\x14p50_response_time_ms\x18\x07 \x01(\x01\x12\x1c\n\x14p95_response_time_ms\x18\x08 \x01(\x01\x12\x1c\n\x14p99_response_time_ms\x18\t \x01(\x01\"u\n\x15GetUsageStatsResponse\x12,\n\x05total\x18\x01 \x01(\x0b\x32\x1d.signgate.usage.v1.UsageStats\x12.\n\x07\x62uckets\x18\x02 \x03(\x0b\x32\x1d.signgate.usage.v1.UsageStats\"u\n\x12\x45xportUsageRequest\x12.\n\x06\x66ilter\x18\x01 \x01(\x0b\x32\x1e.signgate.usage.v1.UsageFilter\x12/\n\x06\x66ormat\x18\x02 \x01(\x0e\x32\x1f.signgate.usage.v1.ExportFormat\"u\n\x15GetSystemStatsRequest\x12.\n\nstart_time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x91\x02\n\x16GetSystemStatsResponse\x12,\n\x05total\x18\x01 \x01(\x0b\x32\x1d.signgate.usage.v1.UsageStats\x12\x13\n\x0btotal_users\x18\x02 \x01(\x03\x12\x14\n\x0c\x61\x63tive_users\x18\x03 \x01(\x03\x12\x17\n\x0f\x61\x63tive_api_keys\x18\x04 \x01(\x03\x12Q\n\rusers_by_tier\x18\x05 \x03(\x0b\x32:.signgate.usage.v1.GetSystemStatsResponse.UsersByTierEntry\x1a\x32\n\x10UsersByTierEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01*U\n\x0bGranularity\x12\x1b\n\x17GRANULARITY_UNSPECIFIED\x10\x00\x12\x14\n\x10GRANULARITY_HOUR\x10\x01\x12\x13\n\x0fGRANULARITY_DAY\x10\x02*i\n\tDimension\x12\x19\n\x15\x44IMENSION_UNSPECIFIED\x10\x00\x12\x15\n\x11\x44IMENSION_API_KEY\x10\x01\x12\x14\n\x10\x44IMENSION_RESULT\x10\x02\x12\x14\n\x10\x44IMENSION_ENGINE\x10\x03*x\n\x0c\x45xportFormat\x12\x1d\n\x19\x45XPORT_FORMAT_UNSPECIFIED\x10\x00\x12\x15\n\x11\x45XPORT_FORMAT_CSV\x10\x01\x12\x17\n\x13\x45XPORT_FORMAT_JSONL\x10\x02\x12\x19\n\x15\x45XPORT_FORMAT_PARQUET\x10\x03\x32\x9c\x04\n\x0cUsageService\x12{\n\tListUsage\x12#.signgate.usage.v1.ListUsageRequest\x1a$.signgate.usage.v1.ListUsageResponse\"#\xc2\xf3\x18\x0e\x08\x02\x12\nusage:read\x82\xd3\xe4\x93\x02\x0b\x12\t/v1/usage\x12\x8d\x01\n\rGetUsageStats\x12\'.signgate.usage.v1.GetUsageStatsRequest\x1a(.signgate.usage.v1.GetUsageStatsResponse\")\xc2\xf3\x18\x0e\x08\x02\x12\nusage:read\x82\xd3\xe4\x93\x02\x11\x12\x0f/v1/usage/stats\x12x\n\x0b\x45xportUsage\x12%.signgate.usage.v1.ExportUsageRequest\x1a\x14.google.api.HttpBody\"*\xc2\xf3\x18\x0e\x08\x02\x12\nusage:read\x82\xd3\xe4\x93\x02\x12\x12\x10/v1/usage:export0\x01\x12\x84\x01\n\x0eGetSystemStats\x12(.signgate.usage.v1.GetSystemStatsRequest\x1a).signgate.usage.v1.GetSystemStatsResponse\"\x1d\xc2\xf3\x18\x02\x08\x04\x82\xd3\xe4\x93\x02\x11\x12\x0f/v1/admin/statsb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dsigngate/usage/v1/usage.proto\x12\x11signgate.usage.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x19google/api/httpbody.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1fsigngate/common/v1/policy.proto\"\x88\x02\n\x0bUsageFilter\x12\x42\n\nstart_time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x12\xca\xf3\x18\x0e \xff\xdb\x8f\xf9\xce\x03(\xfe\x85\xa2\xff\xdf\x0e\x12@\n\x08\x65nd_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x12\xca\xf3\x18\x0e \xff\xdb\x8f\xf9\xce\x03(\xfe\x85\xa2\xff\xdf\x0e\x12\x1a\n\napi_key_id\x18\x03 \x01(\tB\x06\xca\xf3\x18\x02\x10$\x12\x14\n\x07success\x18\x04 \x01(\x08H\x00\x88\x01\x01\x12\x1d\n\x0c\x65rror_reason\x18\x05 \x01(\tB\x07\xca\xf3\x18\x03\x08\x80\x01\x12\x16\n\x06\x65ngine\x18\x06 \x01(\tB\x06\xca\xf3\x18\x02\x08@B\n\n\x08_success\"\x80\x01\n\x10ListUsageRequest\x12.\n\x06\x66ilter\x18\x01 \x01(\x0b\x32\x1e.signgate.usage.v1.UsageFilter\x12\x1f\n\tpage_size\x18\x02 \x01(\x05\x42\x0c\xca\xf3\x18\x08 \x00(\xfe\xff\xff\xff\x0f\x12\x1b\n\npage_token\x18\x03 \x01(\tB\x07\xca\xf3\x18\x03\x10\x80\x04\"\xd1\x01\n\x0bUsageRecord\x12\n\n\x02id\x18\x01 \x01(\t\x12\x12\n\napi_key_id\x18\x02 \x01(\t\x12\x10\n\x08room_url\x18\x03 \x01(\t\x12\x0f\n\x07success\x18\x04 \x01(\x08\x12\x18\n\x10response_time_ms\x18\x05 \x01(\x05\x12\x14\n\x0c\x65rror_reason\x18\x06 \x01(\t\x12.\n\ncreated_at\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06\x65ngine\x18\x08 \x01(\t\x12\x0f\n\x07\x63harged\x18\t \x01(\x05\"]\n\x11ListUsageResponse\x12/\n\x07records\x18\x01 \x03(\x0b\x32\x1e.signgate.usage.v1.UsageRecord\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xab\x01\n\x14GetUsageStatsRequest\x12.\n\x06\x66ilter\x18\x01 \x01(\x0b\x32\x1e.signgate.usage.v1.UsageFilter\x12\x33\n\x0bgranularity\x18\x02 \x01(\x0e\x32\x1e.signgate.usage.v1.Granularity\x12.\n\x08group_by\x18\x03 \x01(\x0e\x32\x1c.signgate.usage.v1.Dimension\"\x91\x02\n\nUsageStats\x12*\n\x06\x62ucket\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05group\x18\x02 \x01(\t\x12\x16\n\x0etotal_requests\x18\x03 \x01(\x03\x12\x1b\n\x13successful_requests\x18\x04 \x01(\x03\x12\x17\n\x0f\x66\x61iled_requests\x18\x05 \x01(\x03\x12 \n\x18\x61verage_response_time_ms\x18\x06 \x01(\x01\x12\x1c\n\x14p50_response_time_ms\x18\x07 \x01(\x01\x12\x1c\n\x14p95_response_time_ms\x18\x08 \x01(\x01\x12\x1c\n\x14p99_response_time_ms\x18\t \x01(\x01\"u\n\x15GetUsageStatsResponse\x12,\n\x05total\x18\x01 \x01(\x0b\x32\x1d.signgate.usage.v1.UsageStats\x12.\n\x07\x62uckets\x18\x02 \x03(\x0b\x32\x1d.signgate.usage.v1.UsageStats\"u\n\x12\x45xportUsageRequest\x12.\n\x06\x66ilter\x18\x01 \x01(\x0b\x32\x1e.signgate.usage.v1.UsageFilter\x12/\n\x06\x66ormat\x18\x02 \x01(\x0e\x32\x1f.signgate.usage.v1.ExportFormat\"\x9d\x01\n\x15GetSystemStatsRequest\x12\x42\n\nstart_time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x12\xca\xf3\x18\x0e \xff\xdb\x8f\xf9\xce\x03(\xfe\x85\xa2\xff\xdf\x0e\x12@\n\x08\x65nd_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x12\xca\xf3\x18\x0e \xff\xdb\x8f\xf9\xce\x03(\xfe\x85\xa2\xff\xdf\x0e\"\x91\x02\n\x16GetSystemStatsResponse\x12,\n\x05total\x18\x01 \x01(\x0b\x32\x1d.signgate.usage.v1.UsageStats\x12\x13\n\x0btotal_users\x18\x02 \x01(\x03\x12\x14\n\x0c\x61\x63tive_users\x18\x03 \x01(\x03\x12\x17\n\x0f\x61\x63tive_api_keys\x18\x04 \x01(\x03\x12Q\n\rusers_by_tier\x18\x05 \x03(\x0b\x32:.signgate.usage.v1.GetSystemStatsResponse.UsersByTierEntry\x1a\x32\n\x10UsersByTierEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01*U\n\x0bGranularity\x12\x1b\n\x17GRANULARITY_UNSPECIFIED\x10\x00\x12\x14\n\x10GRANULARITY_HOUR\x10\x01\x12\x13\n\x0fGRANULARITY_DAY\x10\x02*i\n\tDimension\x12\x19\n\x15\x44IMENSION_UNSPECIFIED\x10\x00\x12\x15\n\x11\x44IMENSION_API_KEY\x10\x01\x12\x14\n\x10\x44IMENSION_RESULT\x10\x02\x12\x14\n\x10\x44IMENSION_ENGINE\x10\x03*x\n\x0c\x45xportFormat\x12\x1d\n\x19\x45XPORT_FORMAT_UNSPECIFIED\x10\x00\x12\x15\n\x11\x45XPORT_FORMAT_CSV\x10\x01\x12\x17\n\x13\x45XPORT_FORMAT_JSONL\x10\x02\x12\x19\n\x15\x45XPORT_FORMAT_PARQUET\x10\x03\x32\x9c\x04\n\x0cUsageService\x12{\n\tListUsage\x12#.signgate.usage.v1.ListUsageRequest\x1a$.signgate.usage.v1.ListUsageResponse\"#\xc2\xf3\x18\x0e\x08\x02\x12\nusage:read\x82\xd3\xe4\x93\x02\x0b\x12\t/v1/usage\x12\x8d\x01\n\rGetUsageStats\x12\'.signgate.usage.v1.GetUsageStatsRequest\x1a(.signgate.usage.v1.GetUsageStatsResponse\")\xc2\xf3\x18\x0e\x08\x02\x12\nusage:read\x82\xd3\xe4\x93\x02\x11\x12\x0f/v1/usage/stats\x12x\n\x0b\x45xportUsage\x12%.signgate.usage.v1.ExportUsageRequest\x1a\x14.google.api.HttpBody\"*\xc2\xf3\x18\x0e\x08\x02\x12\nusage:read\x82\xd3\xe4\x93\x02\x12\x12\x10/v1/usage:export0\x01\x12\x84\x01\n\x0eGetSystemStats\x12(.signgate.usage.v1.GetSystemStatsRequest\x1a).signgate.usage.v1.GetSystemStatsResponse\"\x1d\xc2\xf3\x18\x02\x08\x04\x82\xd3\xe4\x93\x02\x11\x12\x0f/v1/admin/statsb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'signgate.usage.v1.usage_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
+  _globals['_USAGEFILTER'].fields_by_name['start_time']._loaded_options = None
+  _globals['_USAGEFILTER'].fields_by_name['start_time']._serialized_options = b'\312\363\030\016 \377\333\217\371\316\003(\376\205\242\377\337\016'
+  _globals['_USAGEFILTER'].fields_by_name['end_time']._loaded_options = None
+  _globals['_USAGEFILTER'].fields_by_name['end_time']._serialized_options = b'\312\363\030\016 \377\333\217\371\316\003(\376\205\242\377\337\016'
+  _globals['_USAGEFILTER'].fields_by_name['api_key_id']._loaded_options = None
+  _globals['_USAGEFILTER'].fields_by_name['api_key_id']._serialized_options = b'\312\363\030\002\020$'
+  _globals['_USAGEFILTER'].fields_by_name['error_reason']._loaded_options = None
+  _globals['_USAGEFILTER'].fields_by_name['error_reason']._serialized_options = b'\312\363\030\003\010\200\001'
+  _globals['_USAGEFILTER'].fields_by_name['engine']._loaded_options = None
+  _globals['_USAGEFILTER'].fields_by_name['engine']._serialized_options = b'\312\363\030\002\010@'
+  _globals['_LISTUSAGEREQUEST'].fields_by_name['page_size']._loaded_options = None
+  _globals['_LISTUSAGEREQUEST'].fields_by_name['page_size']._serialized_options = b'\312\363\030\010 \000(\376\377\377\377\017'
+  _globals['_LISTUSAGEREQUEST'].fields_by_name['page_token']._loaded_options = None
+  _globals['_LISTUSAGEREQUEST'].fields_by_name['page_token']._serialized_options = b'\312\363\030\003\020\200\004'
+  _globals['_GETSYSTEMSTATSREQUEST'].fields_by_name['start_time']._loaded_options = None
+  _globals['_GETSYSTEMSTATSREQUEST'].fields_by_name['start_time']._serialized_options = b'\312\363\030\016 \377\333\217\371\316\003(\376\205\242\377\337\016'
+  _globals['_GETSYSTEMSTATSREQUEST'].fields_by_name['end_time']._loaded_options = None
+  _globals['_GETSYSTEMSTATSREQUEST'].fields_by_name['end_time']._serialized_options = b'\312\363\030\016 \377\333\217\371\316\003(\376\205\242\377\337\016'
   _globals['_GETSYSTEMSTATSRESPONSE_USERSBYTIERENTRY']._loaded_options = None
   _globals['_GETSYSTEMSTATSRESPONSE_USERSBYTIERENTRY']._serialized_options = b'8\001'
   _globals['_USAGESERVICE'].methods_by_name['ListUsage']._loaded_options = None
@@ -45,34 +63,34 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_USAGESERVICE'].methods_by_name['ExportUsage']._serialized_options = b'\302\363\030\016\010\002\022\nusage:read\202\323\344\223\002\022\022\020/v1/usage:export'
   _globals['_USAGESERVICE'].methods_by_name['GetSystemStats']._loaded_options = None
   _globals['_USAGESERVICE'].methods_by_name['GetSystemStats']._serialized_options = b'\302\363\030\002\010\004\202\323\344\223\002\021\022\017/v1/admin/stats'
-  _globals['_GRANULARITY']._serialized_start=1874
-  _globals['_GRANULARITY']._serialized_end=1959
-  _globals['_DIMENSION']._serialized_start=1961
-  _globals['_DIMENSION']._serialized_end=2066
-  _globals['_EXPORTFORMAT']._serialized_start=2068
-  _globals['_EXPORTFORMAT']._serialized_end=2188
+  _globals['_GRANULARITY']._serialized_start=2004
+  _globals['_GRANULARITY']._serialized_end=2089
+  _globals['_DIMENSION']._serialized_start=2091
+  _globals['_DIMENSION']._serialized_end=2196
+  _globals['_EXPORTFORMAT']._serialized_start=2198
+  _globals['_EXPORTFORMAT']._serialized_end=2318
   _globals['_USAGEFILTER']._serialized_start=176
-  _globals['_USAGEFILTER']._serialized_end=375
-  _globals['_LISTUSAGEREQUEST']._serialized_start=377
-  _globals['_LISTUSAGEREQUEST']._serialized_end=482
-  _globals['_USAGERECORD']._serialized_start=485
-  _globals['_USAGERECORD']._serialized_end=694
-  _globals['_LISTUSAGERESPONSE']._serialized_start=696
-  _globals['_LISTUSAGERESPONSE']._serialized_end=789
-  _globals['_GETUSAGESTATSREQUEST']._serialized_start=792
-  _globals['_GETUSAGESTATSREQUEST']._serialized_end=963
-  _globals['_USAGESTATS']._serialized_start=966
-  _globals['_USAGESTATS']._serialized_end=1239
-  _globals['_GETUSAGESTATSRESPONSE']._serialized_start=1241
-  _globals['_GETUSAGESTATSRESPONSE']._serialized_end=1358
-  _globals['_EXPORTUSAGEREQUEST']._serialized_start=1360
-  _globals['_EXPORTUSAGEREQUEST']._serialized_end=1477
-  _globals['_GETSYSTEMSTATSREQUEST']._serialized_start=1479
-  _globals['_GETSYSTEMSTATSREQUEST']._serialized_end=1596
-  _globals['_GETSYSTEMSTATSRESPONSE']._serialized_start=1599
-  _globals['_GETSYSTEMSTATSRESPONSE']._serialized_end=1872
-  _globals['_GETSYSTEMSTATSRESPONSE_USERSBYTIERENTRY']._serialized_start=1822
-  _globals['_GETSYSTEMSTATSRESPONSE_USERSBYTIERENTRY']._serialized_end=1872
-  _globals['_USAGESERVICE']._serialized_start=2191
-  _globals['_USAGESERVICE']._serialized_end=2731
+  _globals['_USAGEFILTER']._serialized_end=440
+  _globals['_LISTUSAGEREQUEST']._serialized_start=443
+  _globals['_LISTUSAGEREQUEST']._serialized_end=571
+  _globals['_USAGERECORD']._serialized_start=574
+  _globals['_USAGERECORD']._serialized_end=783
+  _globals['_LISTUSAGERESPONSE']._serialized_start=785
+  _globals['_LISTUSAGERESPONSE']._serialized_end=878
+  _globals['_GETUSAGESTATSREQUEST']._serialized_start=881
+  _globals['_GETUSAGESTATSREQUEST']._serialized_end=1052
+  _globals['_USAGESTATS']._serialized_start=1055
+  _globals['_USAGESTATS']._serialized_end=1328
+  _globals['_GETUSAGESTATSRESPONSE']._serialized_start=1330
+  _globals['_GETUSAGESTATSRESPONSE']._serialized_end=1447
+  _globals['_EXPORTUSAGEREQUEST']._serialized_start=1449
+  _globals['_EXPORTUSAGEREQUEST']._serialized_end=1566
+  _globals['_GETSYSTEMSTATSREQUEST']._serialized_start=1569
+  _globals['_GETSYSTEMSTATSREQUEST']._serialized_end=1726
+  _globals['_GETSYSTEMSTATSRESPONSE']._serialized_start=1729
+  _globals['_GETSYSTEMSTATSRESPONSE']._serialized_end=2002
+  _globals['_GETSYSTEMSTATSRESPONSE_USERSBYTIERENTRY']._serialized_start=1952
+  _globals['_GETSYSTEMSTATSRESPONSE_USERSBYTIERENTRY']._serialized_end=2002
+  _globals['_USAGESERVICE']._serialized_start=2321
+  _globals['_USAGESERVICE']._serialized_end=2861
 # @@protoc_insertion_point(module_scope)

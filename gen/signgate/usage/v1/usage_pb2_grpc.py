@@ -79,7 +79,8 @@ class UsageServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ExportUsage(self, request, context):
-        """ExportUsage streams the caller's own requests as a file, oldest first.
+        """ExportUsage streams the caller's own requests as a file, oldest first. It ends with the credential: a
+        revoked key's export is broken off within seconds.
         buf:lint:ignore RPC_RESPONSE_STANDARD_NAME
         buf:lint:ignore RPC_REQUEST_RESPONSE_UNIQUE
         """

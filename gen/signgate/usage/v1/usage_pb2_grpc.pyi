@@ -41,7 +41,8 @@ class UsageServiceStub:
     GetUsageStats: _grpc.UnaryUnaryMultiCallable[_usage_pb2.GetUsageStatsRequest, _usage_pb2.GetUsageStatsResponse]
     """GetUsageStats counts the caller's own requests and their latency."""
     ExportUsage: _grpc.UnaryStreamMultiCallable[_usage_pb2.ExportUsageRequest, _httpbody_pb2.HttpBody]
-    """ExportUsage streams the caller's own requests as a file, oldest first.
+    """ExportUsage streams the caller's own requests as a file, oldest first. It ends with the credential: a
+    revoked key's export is broken off within seconds.
     buf:lint:ignore RPC_RESPONSE_STANDARD_NAME
     buf:lint:ignore RPC_REQUEST_RESPONSE_UNIQUE
     """
@@ -60,7 +61,8 @@ class UsageServiceAsyncStub(UsageServiceStub):
     GetUsageStats: _aio.UnaryUnaryMultiCallable[_usage_pb2.GetUsageStatsRequest, _usage_pb2.GetUsageStatsResponse]  # type: ignore[assignment]
     """GetUsageStats counts the caller's own requests and their latency."""
     ExportUsage: _aio.UnaryStreamMultiCallable[_usage_pb2.ExportUsageRequest, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
-    """ExportUsage streams the caller's own requests as a file, oldest first.
+    """ExportUsage streams the caller's own requests as a file, oldest first. It ends with the credential: a
+    revoked key's export is broken off within seconds.
     buf:lint:ignore RPC_RESPONSE_STANDARD_NAME
     buf:lint:ignore RPC_REQUEST_RESPONSE_UNIQUE
     """
@@ -94,7 +96,8 @@ class UsageServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _usage_pb2.ExportUsageRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_httpbody_pb2.HttpBody], _abc.AsyncIterator[_httpbody_pb2.HttpBody]]:
-        """ExportUsage streams the caller's own requests as a file, oldest first.
+        """ExportUsage streams the caller's own requests as a file, oldest first. It ends with the credential: a
+        revoked key's export is broken off within seconds.
         buf:lint:ignore RPC_RESPONSE_STANDARD_NAME
         buf:lint:ignore RPC_REQUEST_RESPONSE_UNIQUE
         """
