@@ -20,6 +20,12 @@ if TYPE_CHECKING:
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[Cluster]:
     with postgres_cluster() as running:
+        # As Supabase has it: who logs in for an interface over SQL, and becomes what a token says.
+        running.database().execute(
+            "CREATE ROLE authenticator LOGIN NOINHERIT;"
+            " GRANT anon, authenticated, service_role TO authenticator"
+        )
+        running.create_login("authenticator")
         yield running
 
 

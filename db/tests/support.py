@@ -28,12 +28,21 @@ class User:
 
 @asynccontextmanager
 async def acting(connection: Connection, role: str, user: UUID | None = None) -> AsyncIterator[None]:
-    """A transaction as a role, with a user's claims: what a service does on a caller's behalf."""
+    """A transaction as a role, with a user's claims: what an interface over SQL does, as Supabase's."""
     async with connection.transaction():
         await connection.execute(f"SET LOCAL ROLE {role}")
         if user is not None:
             claims = json.dumps({"sub": str(user), "role": role})
             await connection.execute("SELECT set_config('request.jwt.claims', $1, true)", claims)
+        yield
+
+
+@asynccontextmanager
+async def for_caller(connection: Connection, user: User) -> AsyncIterator[None]:
+    """A transaction with a user's claims, as whoever is connected: what a service does for its caller."""
+    async with connection.transaction():
+        claims = json.dumps({"sub": str(user.id), "role": "authenticated"})
+        await connection.execute("SELECT set_config('request.jwt.claims', $1, true)", claims)
         yield
 
 

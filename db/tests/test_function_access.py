@@ -8,7 +8,7 @@ from uuid import uuid4
 import asyncpg
 import pytest
 
-from db.tests.support import LOGINS, User, acting, refused
+from db.tests.support import LOGINS, User, acting, for_caller, refused
 
 if TYPE_CHECKING:
     from db.tests.support import Connect, Connection
@@ -30,19 +30,20 @@ AUTH, KEYS, QUOTA, LOGGER = LOGINS
 
 # Every function that any role may call, and the roles. What is not here, nobody but the owner may call.
 CALLERS: dict[str, set[str]] = {
-    "auth.uid": set(ROLES) - {KEYS, QUOTA, LOGGER},  # those become `authenticated` first
+    "auth.uid": set(ROLES) - {KEYS, QUOTA, LOGGER},  # those have policies that call it
     "auth.role": set(ROLES) - {KEYS, QUOTA, LOGGER},
     "auth.jwt": set(ROLES) - {KEYS, QUOTA, LOGGER},
     "auth.email": set(ROLES) - {KEYS, QUOTA, LOGGER},
     "public.update_user_last_login": {USER, SERVICE, AUTH},
-    "public.create_api_key": {USER, SERVICE},
-    "public.rotate_api_key": {USER, SERVICE},
+    "public.create_api_key": {USER, SERVICE, KEYS},
+    "public.rotate_api_key": {USER, SERVICE, KEYS},
     "public.validate_api_key": {KEYS, SERVICE},
     "public.validate_api_keys": {KEYS},
     "public.lookup_api_keys": {KEYS},
     "public.repepper_api_key": {KEYS},
     "public.count_keys_by_pepper": {KEYS},
     "public.get_user_limits": {QUOTA, SERVICE},
+    "public.get_api_key_limits": {QUOTA},
     "public.get_user_quota_usage": {USER, QUOTA, SERVICE},
     "public.check_user_quota_limit": {USER, QUOTA, SERVICE},
     "public.set_plan": {QUOTA, SERVICE},
@@ -51,13 +52,14 @@ CALLERS: dict[str, set[str]] = {
     "public.ingest_usage": {LOGGER},
     "public.log_api_usage": {LOGGER, SERVICE},
     "public.get_user_usage_stats": {USER, SERVICE},
-    "public.get_usage_counts": {USER, SERVICE},
+    "public.get_usage_counts": {USER, SERVICE, LOGGER},
     "public.get_system_usage_stats": {LOGGER, SERVICE},
     "public.reconcile_usage_day": {LOGGER, SERVICE},
     "public.reconcile_charges": {LOGGER, SERVICE},
     "public.find_usage": {LOGGER, SERVICE},
-    "public.get_alert_settings": {USER, SERVICE},
-    "public.set_alert_settings": {USER, SERVICE},
+    "public.get_alert_settings": {USER, SERVICE, LOGGER},
+    "public.postpone_quota_alert": {LOGGER},
+    "public.set_alert_settings": {USER, SERVICE, LOGGER},
     "public.raise_quota_alerts": {LOGGER, SERVICE},
     "public.claim_quota_alerts": {LOGGER},
     "public.settle_quota_alert": {LOGGER},
@@ -114,8 +116,12 @@ async def test_every_function_refuses_who_may_not_call_it(admin: Connection, con
 async def test_functions_about_one_user_refuse_another(
     admin: Connection, connect: Connect, alice: User, bob: User
 ) -> None:
-    """Each function that takes p_user_id and that `authenticated` may call, asked by Bob about Alice."""
-    connection = await connect("signgate_keys")
+    """Each function that takes p_user_id and that `authenticated` may call, asked by Bob about Alice.
+
+    And by the services that may call it for one user at a time.
+    """
+    connection = await connect("authenticator")
+    services = {role: await connect(role) for role in (KEYS, LOGGER)}
     asked = 0
     for row in await admin.fetch(FUNCTIONS):
         name = f"{row['schema']}.{row['name']}"
@@ -133,6 +139,9 @@ async def test_functions_about_one_user_refuse_another(
             sql = f"SELECT {name}({', '.join([whose, *rest])})"
             async with acting(connection, USER, caller):
                 assert await refused(connection, sql), (sql, caller)
+            for role in CALLERS[name] & services.keys():
+                async with acting(services[role], role, caller):
+                    assert await refused(services[role], sql), (role, sql, caller)
             asked += 1
     assert asked == 4 * 9
 
@@ -201,7 +210,7 @@ async def test_auth_role_email_and_jwt_tell_what_the_claims_say(connect: Connect
 async def test_the_claims_end_with_the_transaction(connect: Connect, alice: User) -> None:
     """A pooled connection hands no one's identity on."""
     connection = await connect("signgate_auth")
-    async with acting(connection, USER, alice.id):
+    async with for_caller(connection, alice):
         assert await connection.fetchval("SELECT auth.uid()") == alice.id
     assert await connection.fetchval("SELECT auth.uid()") is None
     assert await connection.fetchval("SELECT current_user") == "signgate_auth"

@@ -10,7 +10,7 @@ import asyncpg
 import pytest
 import pytest_asyncio
 
-from db.tests.support import LOGINS, User, acting, refused
+from db.tests.support import LOGINS, User, acting, for_caller, refused
 
 if TYPE_CHECKING:
     from db.tests.support import Connect, Connection
@@ -24,20 +24,35 @@ FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
 WHERE c.relkind IN ('r', 'p', 'f', 'm') AND n.nspname NOT IN ('pg_catalog', 'information_schema')
 ORDER BY 1
 """
+# A role, and every role that it is a member of. Whether a membership is inherited or has to be taken by SET
+# ROLE makes no difference to who has taken the service.
+MAY_BE = """
+WITH RECURSIVE may_be (m) AS (
+    SELECT $1::text::regrole::oid
+    UNION SELECT a.roleid FROM pg_auth_members a JOIN may_be ON a.member = may_be.m
+)
+"""
 # Everybody may read these; no row of them belongs to anyone.
 SHARED = {"plans"}
 BOOKKEEPING = {"schema_migrations"}  # dbmate's
+KEY_COLUMNS = """id, user_id, name, created_at, last_used, is_active, prefix, last4, scopes, mode, expires_at,
+    revoked_at, cidrs, daily_limit, per_minute, engine, rotated_from, grace_until, updated_at"""
+# Where a role may read some columns only: which.
+COLUMNS = {
+    ("api_keys", "signgate_keys"): KEY_COLUMNS,
+    ("plans", "signgate_keys"): "tier, daily_limit, per_minute",
+}
 
 S, U, SU = {"SELECT"}, {"UPDATE"}, {"SELECT", "UPDATE"}
 ALL = {"SELECT", "INSERT", "UPDATE", "DELETE"}
 # What each role may do with each table, on the whole or on some columns. A grant more or less fails.
 PRIVILEGES: dict[str, dict[str, set[str]]] = {
-    "plans": {"anon": S, "authenticated": S, "service_role": ALL, "signgate_quota": S},
-    "users": {"authenticated": SU, "service_role": ALL, "signgate_auth": SU, "signgate_quota": S},
-    "api_keys": {"authenticated": SU, "service_role": ALL},
-    "key_audit": {"authenticated": S, "service_role": S},
-    "usage_logs": {"authenticated": S, "service_role": ALL},
-    "quota_alerts": {"authenticated": S, "service_role": ALL},
+    "plans": {"anon": S, "authenticated": S, "service_role": ALL, "signgate_quota": S, "signgate_keys": S},
+    "users": {"authenticated": SU, "service_role": ALL, "signgate_auth": SU},
+    "api_keys": {"authenticated": SU, "service_role": ALL, "signgate_keys": SU},
+    "key_audit": {"authenticated": S, "service_role": S, "signgate_keys": S},
+    "usage_logs": {"authenticated": S, "service_role": ALL, "signgate_logger": S},
+    "quota_alerts": {"authenticated": S, "service_role": ALL, "signgate_logger": S},
     "alert_settings": {},
     "usage_hours": {"authenticated": S, "service_role": ALL},
     "usage_days": {"authenticated": S, "service_role": ALL},
@@ -72,8 +87,8 @@ async def tables(admin: Connection, alice: User, bob: User) -> list[Table]:
 
 @pytest_asyncio.fixture
 async def caller(connect: Connect) -> Connection:
-    """What a service has: a login role that may become `authenticated`."""
-    return await connect("signgate_keys")
+    """What an interface over SQL has: a login role that may become `authenticated`."""
+    return await connect("authenticator")
 
 
 async def contents(admin: Connection, table: Table) -> str:
@@ -90,15 +105,18 @@ async def test_every_table_has_row_level_security_on_and_forced(admin: Connectio
 
 
 async def test_every_role_has_the_privileges_written_here_and_no_others(admin: Connection) -> None:
+    """By itself, or as any role that it is a member of, however far: by inheritance or by SET ROLE."""
     found: dict[str, dict[str, set[str]]] = {}
     for row in await admin.fetch(TABLES):
         for role in ("anon", "authenticated", "service_role", *LOGINS):
             held = set()
             for privilege in ("SELECT", "INSERT", "UPDATE", "DELETE", "TRUNCATE", "TRIGGER", "REFERENCES"):
-                on_table = "has_table_privilege($1::name, $2::text, $3)"
-                by_column = f"{on_table} OR has_any_column_privilege($1::name, $2::text, $3)"
+                on_table = "has_table_privilege(m, $2::text, $3)"
+                by_column = f"{on_table} OR has_any_column_privilege(m, $2::text, $3)"
                 ask = on_table if privilege in {"DELETE", "TRUNCATE", "TRIGGER"} else by_column
-                if await admin.fetchval(f"SELECT {ask}", role, row["name"], privilege):
+                if await admin.fetchval(
+                    f"{MAY_BE} SELECT bool_or({ask}) FROM may_be", role, row["name"], privilege
+                ):
                     held.add(privilege)
             if held:
                 found.setdefault(row["name"], {})[role] = held
@@ -223,22 +241,117 @@ async def test_a_service_reaches_no_table_beyond_its_grants(
     connection = await connect(role)
     for table in tables:
         may = "SELECT" in PRIVILEGES.get(table.name, {}).get(role, set())
-        column = "id" if (table.name, role) == ("users", "signgate_quota") else "*"
+        column = COLUMNS.get((table.name, role), "*")
         assert await refused(connection, f"SELECT {column} FROM {table.name}") is not may, table.name
 
 
 @pytest.mark.parametrize("role", LOGINS)
-async def test_a_service_can_become_its_caller_and_nothing_else(
+async def test_a_service_can_become_no_other_role(admin: Connection, connect: Connect, role: str) -> None:
+    """Tried with every role that the server has; and it has no attribute that would give it one."""
+    row = await admin.fetchrow("SELECT * FROM pg_roles WHERE rolname = $1", role)
+    assert row is not None
+    powers = ("rolsuper", "rolbypassrls", "rolcreaterole", "rolcreatedb", "rolreplication", "rolinherit")
+    assert [name for name in powers if row[name]] == []
+    assert await admin.fetch(f"{MAY_BE} SELECT m FROM may_be WHERE m <> $1::text::regrole", role) == []
+    connection = await connect(role)
+    others = [other["rolname"] for other in await admin.fetch("SELECT rolname FROM pg_roles")]
+    assert {"authenticated", "anon", "service_role", "signgate_owner", "postgres", *LOGINS} <= set(others)
+    for other in others:
+        for verb in ("SET ROLE", "SET SESSION AUTHORIZATION"):
+            assert await refused(connection, f'{verb} "{other}"') is (other != role), f"{verb} {other}"
+
+
+# The tables that a service reads for one user at a time, and those that it reads for all, which is its work.
+FOR_A_CALLER = {
+    "signgate_auth": set(),
+    "signgate_keys": {"api_keys", "key_audit"},
+    "signgate_quota": set(),
+    "signgate_logger": {"usage_logs", "quota_alerts"},
+}
+FOR_ALL = {
+    "signgate_auth": {"users"},
+    "signgate_keys": set(),
+    "signgate_quota": {"quota_usage", "api_key_quota_usage", "user_plan_overrides"},
+    "signgate_logger": set(),
+}
+
+
+@pytest.mark.parametrize("claims", ["none", "nobody", "alice", "alice as service_role", "the older form"])
+@pytest.mark.parametrize("role", LOGINS)
+async def test_claims_open_no_table_to_a_service_but_its_own(
+    tables: list[Table], connect: Connect, alice: User, role: str, claims: str
+) -> None:
+    """Whoever has taken a service can claim to be anyone. They see what that service works with, at most."""
+    connection = await connect(role)
+    said = {
+        "none": {},
+        "nobody": {"request.jwt.claims": "{}"},
+        "alice": {"request.jwt.claims": json.dumps({"sub": str(alice.id), "role": "authenticated"})},
+        "alice as service_role": {
+            "request.jwt.claims": json.dumps({"sub": str(alice.id), "role": "service_role"})
+        },
+        "the older form": {"request.jwt.claim.sub": str(alice.id), "request.jwt.claim.role": "service_role"},
+    }[claims]
+    seen: dict[str, bool] = {}
+    async with connection.transaction():
+        for name, value in said.items():
+            await connection.execute("SELECT set_config($1, $2, true)", name, value)
+        for table in tables:
+            if table.name in SHARED or (role == "signgate_auth" and table.name.startswith("auth.")):
+                continue
+            column = COLUMNS.get((table.name, role), "*")
+            try:
+                async with connection.transaction():
+                    rows = await connection.fetch(f"SELECT {column} FROM {table.name}")
+            except asyncpg.InsufficientPrivilegeError:
+                continue
+            owners = {str(row[table.owner]) for row in rows} if rows and table.owner else set()
+            seen[table.name] = bool(rows)
+            if table.name not in FOR_ALL[role]:
+                assert owners <= ({str(alice.id)} if "alice" in claims or "older" in claims else set())
+    claimed = "alice" in claims or "older" in claims
+    assert set(seen) == FOR_A_CALLER[role] | FOR_ALL[role]
+    assert {name for name, rows in seen.items() if rows} == (
+        FOR_ALL[role] | (FOR_A_CALLER[role] if claimed else set())
+    )
+
+
+async def test_the_keys_service_sees_no_hash_and_changes_no_key_but_its_callers(
+    admin: Connection, connect: Connect, alice: User, bob: User
+) -> None:
+    keys = await connect("signgate_keys")
+    async with for_caller(keys, bob):
+        assert await refused(keys, "SELECT key_hash FROM api_keys")
+        assert await keys.execute("UPDATE api_keys SET name = 'new'") == "UPDATE 1"
+        assert await keys.execute("UPDATE api_keys SET name = 'x' WHERE id = $1", alice.key) == "UPDATE 0"
+        for sql in (
+            "DELETE FROM api_keys",
+            "UPDATE api_keys SET key_hash = 'x'",
+            f"UPDATE api_keys SET user_id = '{alice.id}'",
+            "INSERT INTO api_keys (user_id, key_hash, name) VALUES (auth.uid(), 'x', 'x')",
+            "DELETE FROM key_audit",
+        ):
+            assert await refused(keys, sql), sql
+    assert await admin.fetchval("SELECT name FROM api_keys WHERE id = $1", alice.key) == "first"
+
+
+@pytest.mark.parametrize("role", LOGINS)
+async def test_every_service_has_time_outs_and_leaves_connections_to_the_others(
     admin: Connection, connect: Connect, role: str
 ) -> None:
-    members = await admin.fetch(
-        "SELECT roleid::regrole::text AS rolname FROM pg_auth_members WHERE member = $1::text::regrole",
-        role,
-    )
-    assert {row["rolname"] for row in members} == {"authenticated"}
+    """Set at the role, so that a session which asks for nothing has them too."""
     connection = await connect(role)
-    for other in ("service_role", "signgate_owner", "postgres", *(set(LOGINS) - {role})):
-        assert await refused(connection, f"SET ROLE {other}"), other
+    for name in (
+        "statement_timeout",
+        "lock_timeout",
+        "idle_in_transaction_session_timeout",
+        "idle_session_timeout",
+    ):
+        found = await connection.fetchval("SELECT setting::integer FROM pg_settings WHERE name = $1", name)
+        assert 0 < found <= 15 * 60 * 1000, name
+    most = await admin.fetchval("SELECT current_setting('max_connections')::integer")
+    limit = await admin.fetchval("SELECT rolconnlimit FROM pg_roles WHERE rolname = $1", role)
+    assert 0 < limit <= most / 2
 
 
 async def test_a_table_without_a_policy_refuses_even_with_every_grant(

@@ -10,7 +10,7 @@ from uuid import UUID, uuid4
 import asyncpg
 import pytest
 
-from db.tests.support import User, acting
+from db.tests.support import User, acting, for_caller, refused
 
 if TYPE_CHECKING:
     from db.tests.support import Connect, Connection
@@ -32,7 +32,7 @@ async def test_creating_the_first_key_raises_the_tier(
 ) -> None:
     keys = await connect("signgate_keys")
     assert await admin.fetchval("SELECT tier FROM users WHERE id = $1", alice.id) == "free"
-    async with acting(keys, "authenticated", alice.id):
+    async with for_caller(keys, alice):
         key = await keys.fetchval(CREATE, alice.id, "h1", None)
         row = await keys.fetchrow("SELECT name, scopes, mode, is_active FROM api_keys WHERE id = $1", key)
     assert row is not None
@@ -48,7 +48,7 @@ async def test_the_limit_of_active_keys_holds_for_creations_at_once(
     async def create(number: int) -> str | None:
         keys = await connect("signgate_keys")
         try:
-            async with acting(keys, "authenticated", alice.id):
+            async with for_caller(keys, alice):
                 await keys.execute(CREATE, alice.id, f"many-{number}", 4)
         except asyncpg.PostgresError as error:
             return error.sqlstate
@@ -61,7 +61,7 @@ async def test_the_limit_of_active_keys_holds_for_creations_at_once(
 
 async def test_revoked_and_expired_keys_make_room(connect: Connect, alice: User) -> None:
     keys = await connect("signgate_keys")
-    async with acting(keys, "authenticated", alice.id):
+    async with for_caller(keys, alice):
         assert await state_of(keys, CREATE, alice.id, "h1", 1) == "SG001"
         await keys.execute("UPDATE api_keys SET revoked_at = now()")
         assert await keys.fetchval(CREATE, alice.id, "h1", 1)
@@ -132,7 +132,7 @@ async def test_validate_api_keys_tells_all_it_knows_also_of_keys_that_do_not_wor
 async def test_a_revoked_key_stays_revoked(admin: Connection, connect: Connect, alice: User) -> None:
     """Whoever asks, and by whichever of the two columns it was revoked."""
     keys = await connect("signgate_keys")
-    async with acting(keys, "authenticated", alice.id):
+    async with for_caller(keys, alice):
         await keys.execute("UPDATE api_keys SET is_active = false")
         assert await keys.fetchval("SELECT revoked_at IS NOT NULL FROM api_keys")
         for change in (
@@ -152,7 +152,7 @@ async def test_rotation_copies_the_key_and_gives_the_old_one_a_grace_period(
         "UPDATE api_keys SET scopes = '{sign}', daily_limit = 9, engine = 'native', mode = 'test'"
     )
     keys, successor = await connect("signgate_keys"), uuid4()
-    async with acting(keys, "authenticated", alice.id):
+    async with for_caller(keys, alice):
         assert await keys.fetchval(ROTATE, alice.id, alice.key, successor, "h2") == successor
         assert await state_of(keys, ROTATE, alice.id, alice.key, uuid4(), "h3") == "SG003"
     new = await admin.fetchrow("SELECT * FROM api_keys WHERE id = $1", successor)
@@ -165,7 +165,7 @@ async def test_rotation_copies_the_key_and_gives_the_old_one_a_grace_period(
     for key_hash in (alice.key_hash, "h2"):
         assert await keys.fetchrow("SELECT * FROM validate_api_key($1)", key_hash) is not None
     await admin.execute("UPDATE api_keys SET revoked_at = now() WHERE id = $1", successor)
-    async with acting(keys, "authenticated", alice.id):
+    async with for_caller(keys, alice):
         assert await state_of(keys, ROTATE, alice.id, successor, uuid4(), "h4") == "SG002"
 
 
@@ -173,7 +173,7 @@ async def test_rotating_another_users_key_is_as_if_it_did_not_exist(
     connect: Connect, alice: User, bob: User
 ) -> None:
     keys = await connect("signgate_keys")
-    async with acting(keys, "authenticated", bob.id):
+    async with for_caller(keys, bob):
         assert await state_of(keys, ROTATE, bob.id, alice.key, uuid4(), "h") == "P0002"
 
 
@@ -189,6 +189,20 @@ async def test_a_new_pepper_is_taken_once_and_only_for_the_hash_that_was_read(
     assert await admin.fetchval("SELECT count(*) FROM key_audit") == 1  # no more than the creation
 
 
+async def test_users_who_speak_sql_themselves_manage_their_keys_as_ever(
+    connect: Connect, alice: User, bob: User
+) -> None:
+    """As `authenticated`, by Supabase's own interface: the keys service is not the only one."""
+    api, other = await connect("authenticator"), uuid4()
+    async with acting(api, "authenticated", alice.id):
+        made = await api.fetchval(CREATE, alice.id, "h1", None)
+        assert await api.fetchval(ROTATE, alice.id, made, other, "h2") == other
+        assert await api.execute("UPDATE api_keys SET revoked_at = now() WHERE id = $1", made) == "UPDATE 1"
+        assert await api.fetchval("SELECT count(*) FROM api_keys") == 3
+        assert await api.fetchval("SELECT count(*) FROM key_audit") == 5
+        assert await refused(api, CREATE, bob.id, "h3", None)
+
+
 async def test_every_change_is_on_record_with_who_and_what_and_never_a_hash(
     admin: Connection, connect: Connect, alice: User
 ) -> None:
@@ -196,7 +210,6 @@ async def test_every_change_is_on_record_with_who_and_what_and_never_a_hash(
 
     async def change(sql: str, claims: dict[str, str]) -> None:
         async with keys.transaction():
-            await keys.execute("SET LOCAL ROLE authenticated")
             for name, value in (("request.jwt.claims", json.dumps(claims)), ("signgate.request_id", "req-1")):
                 await keys.execute("SELECT set_config($1, $2, true)", name, value)
             await keys.execute(sql)

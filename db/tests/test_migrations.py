@@ -10,8 +10,16 @@ import asyncpg
 import pytest
 
 from db.fetch_postgres import PACKAGES, fetch
-from db.tests.support import make_user
-from servicekit.testing.postgres import LOGIN_ROLES, MIGRATIONS, Cluster, Database, bin_dir, postgres_cluster
+from db.tests.support import acting, for_caller, make_user, refused
+from servicekit.testing.postgres import (
+    CONTRACT,
+    LOGIN_ROLES,
+    MIGRATIONS,
+    Cluster,
+    Database,
+    bin_dir,
+    postgres_cluster,
+)
 
 # The four tables as the first description has them: name, type, default, in its words.
 SEED = {
@@ -100,12 +108,13 @@ async def test_the_schema_works_on_every_supported_version(server: tuple[int, Cl
         sql = "SELECT log_api_usage($1, $2, 'u', true, 5, p_charged => 1)"
         await logger.execute(sql, user.id, user.key)
         await logger.execute("SELECT ensure_usage_partitions(6)")
-        await keys.execute("BEGIN; SET LOCAL ROLE authenticated")
-        await keys.execute(f'SET LOCAL request.jwt.claims = \'{{"sub": "{user.id}"}}\'')
-        quota = await keys.fetchrow("SELECT * FROM get_user_quota_usage($1)", user.id)
-        assert quota is not None
-        assert tuple(quota)[1:] == (1, 0, 1)
-        assert await keys.fetchval("SELECT count(*) FROM users") == 1
+        async with acting(admin, "authenticated", user.id):
+            quota = await admin.fetchrow("SELECT * FROM get_user_quota_usage($1)", user.id)
+            assert quota is not None
+            assert tuple(quota)[1:] == (1, 0, 1)
+            assert await admin.fetchval("SELECT count(*) FROM users") == 1
+        async with for_caller(keys, user):
+            assert await keys.fetchval("SELECT count(*) FROM api_keys") == 1
         hours = "now() - interval '1 hour', now() + interval '1 hour'"
         assert await logger.fetchval(f"SELECT total_requests FROM get_system_usage_stats({hours})") == 1
     finally:
@@ -126,7 +135,7 @@ async def test_migrating_twice_changes_nothing(server: tuple[int, Cluster]) -> N
     database.migrate()
     assert dump(database) == before
     assert database.execute("SELECT count(*) FROM usage_logs") == rows == "3"
-    files = len(list(MIGRATIONS.glob("*.sql")))
+    files = len([*MIGRATIONS.glob("*.sql"), *CONTRACT.glob("*.sql")])
     assert database.execute("SELECT count(*) FROM schema_migrations") == str(files)
 
 
@@ -145,6 +154,37 @@ async def test_a_role_that_is_no_superuser_can_migrate(server: tuple[int, Cluste
         schemas = "('public', 'auth', 'signgate')"
         owned = f"FROM pg_tables WHERE schemaname IN {schemas} AND tableowner <> 'signgate_owner'"
         assert database.execute(f"SELECT tablename {owned}") == "schema_migrations"  # dbmate's own
+
+
+async def test_the_version_before_works_until_the_contract_step_and_this_one_at_both_times(
+    server: tuple[int, Cluster],
+) -> None:
+    """An upgrade without a pause: expand, replace instances, contract. Two granted the membership."""
+    version, _ = server
+    with postgres_cluster(version, migrated=False) as cluster:
+        database = cluster.create_database("rolling", template="template1")
+        database.migrate("postgres", MIGRATIONS)
+        database.execute("CREATE ROLE another LOGIN SUPERUSER")
+        cluster.create_login("another")
+        cluster.create_login("signgate_keys")
+        admin = await asyncpg.connect(database.dsn())
+        other = await asyncpg.connect(database.dsn("another"))
+        keys = await asyncpg.connect(database.dsn("signgate_keys"))
+        try:
+            await other.execute("GRANT authenticated TO another WITH ADMIN OPTION")
+            await other.execute("GRANT authenticated TO signgate_keys GRANTED BY CURRENT_USER")
+            user = await make_user(admin, "alice")
+            async with acting(keys, "authenticated", user.id):  # as the version before does
+                assert await keys.fetchval("SELECT count(*) FROM api_keys") == 1
+            async with for_caller(keys, user):
+                assert await keys.fetchval("SELECT count(*) FROM api_keys") == 1
+            database.migrate("postgres", CONTRACT)
+            assert await refused(keys, "SET ROLE authenticated")
+            async with for_caller(keys, user):
+                assert await keys.fetchval("SELECT count(*) FROM api_keys") == 1
+        finally:
+            for connection in (admin, other, keys):
+                await connection.close()
 
 
 async def test_a_second_database_of_the_same_server_can_be_migrated(server: tuple[int, Cluster]) -> None:

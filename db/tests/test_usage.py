@@ -252,16 +252,16 @@ async def test_check_user_quota_limit_compares_with_the_limit_in_force(
     connect: Connect, alice: User, used: int, remaining: int
 ) -> None:
     """Alice's override gives her 7 a day in the pool `free`; her keys' pool has the plan's 10000."""
-    logger, keys = await connect("signgate_logger"), await connect("signgate_keys")
+    logger, api = await connect("signgate_logger"), await connect("authenticator")
     await ingest(logger, [event(alice.id, charged=used), event(alice.id, alice.key, charged=50)])
-    async with acting(keys, "authenticated", alice.id):
-        row = await keys.fetchrow("SELECT * FROM check_user_quota_limit($1)", alice.id)
+    async with acting(api, "authenticated", alice.id):
+        row = await api.fetchrow("SELECT * FROM check_user_quota_limit($1)", alice.id)
         assert row is not None
         assert tuple(row) == (remaining == 0, used, 7, remaining)
-        row = await keys.fetchrow("SELECT * FROM check_user_quota_limit($1, p_pool => 'api_key')", alice.id)
+        row = await api.fetchrow("SELECT * FROM check_user_quota_limit($1, p_pool => 'api_key')", alice.id)
         assert row is not None
         assert tuple(row) == (False, 50, 10000, 9950)
-        assert await keys.fetchval("SELECT exceeded FROM check_user_quota_limit($1, 2)", alice.id)
+        assert await api.fetchval("SELECT exceeded FROM check_user_quota_limit($1, 2)", alice.id)
 
 
 async def test_limits_are_the_plans_until_an_override_and_again_after_it(
@@ -282,14 +282,14 @@ async def test_limits_are_the_plans_until_an_override_and_again_after_it(
 async def test_user_statistics_are_right_and_only_the_users_own(
     admin: Connection, connect: Connect, alice: User, bob: User
 ) -> None:
-    logger, keys = await connect("signgate_logger"), await connect("signgate_keys")
+    logger, api = await connect("signgate_logger"), await connect("authenticator")
     start, end = NOON - timedelta(hours=1), NOON + timedelta(hours=1)
     await admin.execute("TRUNCATE usage_logs, usage_hours, usage_days")  # the users' first rows are of now
     events = [event(alice.id, alice.key if n % 2 else None, ms=n, at=start) for n in range(1, 101)]
     edges = [event(alice.id, at=end), event(alice.id, at=start - timedelta(microseconds=1)), event(bob.id)]
     await ingest(logger, [*events, failed(alice.id, "QUOTA_EXHAUSTED"), *edges])
-    async with acting(keys, "authenticated", alice.id):
-        row = await keys.fetchrow("SELECT * FROM get_user_usage_stats($1, $2, $3)", alice.id, start, end)
+    async with acting(api, "authenticated", alice.id):
+        row = await api.fetchrow("SELECT * FROM get_user_usage_stats($1, $2, $3)", alice.id, start, end)
         assert row is not None
         assert (row["total_requests"], row["successful_requests"], row["failed_requests"]) == (101, 100, 1)
         assert row["charged"] == 100
@@ -300,8 +300,8 @@ async def test_user_statistics_are_right_and_only_the_users_own(
         assert row["p99_response_time_ms"] == 100
         assert row["last_request_at"] == NOON
         one = "SELECT total_requests FROM get_user_usage_stats($1, $2, $3, $4)"
-        assert await keys.fetchval(one, alice.id, start, end, alice.key) == 50
-        empty = await keys.fetchrow("SELECT * FROM get_user_usage_stats($1, $2, $2)", alice.id, start)
+        assert await api.fetchval(one, alice.id, start, end, alice.key) == 50
+        empty = await api.fetchrow("SELECT * FROM get_user_usage_stats($1, $2, $2)", alice.id, start)
         assert empty is not None
         assert tuple(empty) == (0, 0, 0, 0, None, None, None, None, None)
 
@@ -337,11 +337,11 @@ async def test_listing_my_usage_newest_first_needs_no_sort(
     admin: Connection, connect: Connect, alice: User
 ) -> None:
     """By keyset on (created_at, id), as the owner, under the policy: the index gives the order."""
-    logger, keys = await connect("signgate_logger"), await connect("signgate_keys")
+    logger, api = await connect("signgate_logger"), await connect("authenticator")
     await ingest(logger, [event(alice.id, at=NOON - timedelta(seconds=n)) for n in range(3000)])
     await admin.execute("ANALYZE usage_logs")
-    async with acting(keys, "authenticated", alice.id):
-        plan = await keys.fetch(
+    async with acting(api, "authenticated", alice.id):
+        plan = await api.fetch(
             "EXPLAIN SELECT * FROM usage_logs WHERE user_id = $1 AND (created_at, id) < ($2, $3)"
             " ORDER BY created_at DESC, id DESC LIMIT 100",
             alice.id,

@@ -56,7 +56,7 @@ def expected(events: list[Event], start: datetime, end: datetime) -> Any:
 @pytest.mark.parametrize("seed", range(3))
 async def test_any_span_of_time_counts_what_its_rows_are(connect: Connect, alice: User, seed: int) -> None:
     chance = random.Random(seed)  # noqa: S311 - repeatable, not secret
-    logger, keys = await connect("signgate_logger"), await connect("signgate_keys")
+    logger, api = await connect("signgate_logger"), await connect("authenticator")
     events = [some(chance, alice, days=5) for _ in range(800)]
     for place in range(0, len(events), 100):
         await ingest(logger, events[place : place + 100])
@@ -69,7 +69,7 @@ async def test_any_span_of_time_counts_what_its_rows_are(connect: Connect, alice
         spans.append((BEGIN + timedelta(seconds=first), BEGIN + timedelta(seconds=second)))
     for start, end in spans:
         for by_day in (True, False):
-            assert await counted(keys, alice, start, end, by_day=by_day) == expected(events, start, end), (
+            assert await counted(api, alice, start, end, by_day=by_day) == expected(events, start, end), (
                 start,
                 end,
             )
@@ -79,20 +79,20 @@ async def test_a_year_is_read_from_days_and_a_day_from_hours(
     admin: Connection, connect: Connect, alice: User
 ) -> None:
     """Rows that retention dropped are counted all the same."""
-    logger, keys = await connect("signgate_logger"), await connect("signgate_keys")
+    logger, api = await connect("signgate_logger"), await connect("authenticator")
     await ingest(logger, [event(alice.id, at=BEGIN + timedelta(hours=n)) for n in range(72)])
     await admin.execute("DELETE FROM usage_logs")
     whole = (BEGIN, BEGIN + timedelta(days=3))
-    assert (await counted(keys, alice, *whole, by_day=True))[2] == 72
+    assert (await counted(api, alice, *whole, by_day=True))[2] == 72
     await admin.execute("DELETE FROM usage_hours")
-    assert (await counted(keys, alice, *whole, by_day=True))[2] == 72
-    assert (await counted(keys, alice, *whole, by_day=False))[2] == 0
+    assert (await counted(api, alice, *whole, by_day=True))[2] == 72
+    assert (await counted(api, alice, *whole, by_day=False))[2] == 0
 
 
 async def test_nobody_counts_anothers(connect: Connect, alice: User, bob: User) -> None:
-    logger, keys = await connect("signgate_logger"), await connect("signgate_keys")
+    logger, api = await connect("signgate_logger"), await connect("authenticator")
     await ingest(logger, [event(alice.id, at=BEGIN), event(bob.id, at=BEGIN)])
-    assert (await counted(keys, bob, BEGIN, BEGIN + timedelta(days=1), by_day=True))[2] == 1
+    assert (await counted(api, bob, BEGIN, BEGIN + timedelta(days=1), by_day=True))[2] == 1
 
 
 async def test_a_deleted_user_or_key_leaves_its_counts_and_not_itself(
