@@ -8,6 +8,9 @@
     log         JSON lines, redacted
     telemetry   Prometheus metrics
     rpc         gRPC servers and channels: policy, authentication, errors on the wire, metrics
+    inside      a service among others: its `identity`, who may call it, the `edge` that it trusts
+    tls         certificates of listeners and channels; `stores`, which stores are reached without
+    watched     files that are replaced under a running service
     authn       metadata to principal; `tokens` verifies JWTs, `peers` asks the key service
     apikey      the format of API keys, and its checksum
     batching    the coalescing batcher
@@ -28,7 +31,8 @@ A service's `server.py` composes it, from what is needed first to what takes cal
 
         tokens = JwtVerifier([Issuer(settings.jwt_issuer, settings.jwks_url)])
         authenticator = CredentialAuthenticator(tokens, DeniedSessions(redis), LocalKeys(service))
-        server = create_server(authenticator=authenticator)
+        inside = Inside.of("keys", settings)
+        server = create_server(authenticator=authenticator, callers=inside.callers, edge=inside.edge)
         server.add(KeysServicer(service), add_KeysServiceServicer_to_server)
         await run.serve(server, settings.grpc_listen)
 

@@ -17,6 +17,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Final, Literal, NamedTuple, Protocol
 
+from servicekit import context
+from servicekit.apikey import TOKEN_MAX_LENGTH, KeyMalformed
 from servicekit.errors import SigngateError, Unauthenticated
 from servicekit.principal import Principal
 from servicekit.telemetry import CREDENTIALS
@@ -24,8 +26,12 @@ from servicekit.telemetry import CREDENTIALS
 Metadata = Iterable[tuple[str, str | bytes]]
 
 
+MAX_CREDENTIAL: Final = 16 * 1024
+"""Bytes of a credential's header: what the edge takes of all headers. Access tokens carry metadata."""
+
+
 class Credential(NamedTuple):
-    """A secret as presented, and the caller's address as the edge saw it ("" when unknown)."""
+    """A secret as presented. `client_ip`: the caller's address, "" when unknown."""
 
     kind: Literal["key", "jwt"]
     secret: str
@@ -59,39 +65,26 @@ class Sessions(Protocol):
         ...
 
 
-def client_ip(metadata: Metadata) -> str:
-    """The caller's address as the edge saw it, "" when the call did not come through the edge.
-
-    The edge sets `x-envoy-external-address` for outside callers, and appends the address it saw to
-    `x-forwarded-for`: what stands before that last entry is the caller's own word.
-    """
-    address = forwarded = ""
-    for key, value in metadata:
-        if key == "x-envoy-external-address":
-            address = str(value)
-        elif key == "x-forwarded-for":
-            forwarded = str(value).rpartition(",")[2].strip()
-    return address or forwarded
-
-
 def find_credential(metadata: Metadata) -> Credential | None:
     """The credential a request presents, `None` when there is none. Does no I/O.
 
-    Keys of `metadata` are lower case, as gRPC and ASGI give them. Raises `Unauthenticated` (reason
-    CREDENTIAL_MALFORMED) for an `authorization` header of another scheme.
+    Its address is that of the current call (see `servicekit.edge`). Keys of `metadata` are lower case, as
+    gRPC and ASGI give them. Raises `Unauthenticated` (reason CREDENTIAL_MALFORMED) for an `authorization`
+    header of another scheme and for a header longer than `MAX_CREDENTIAL`, and (KEY_MALFORMED) for a key
+    that is longer than any. Both before they are read.
     """
-    key = bearer = address = forwarded = ""
+    key = bearer = ""
     for name, value in metadata:
         if name == "authorization":
             bearer = str(value)
         elif name == "x-api-key":
             key = str(value)
-        elif name == "x-envoy-external-address":
-            address = str(value)
-        elif name == "x-forwarded-for":
-            forwarded = str(value).rpartition(",")[2].strip()
+    if len(key) > MAX_CREDENTIAL or len(bearer) > MAX_CREDENTIAL:
+        raise Unauthenticated(
+            "The credential is longer than any that is valid.", reason="CREDENTIAL_MALFORMED"
+        )
     if key:
-        return Credential("key", key.strip(), address or forwarded)
+        return _key(key.strip())
     if not bearer:
         return None
     scheme, _, secret = bearer.partition(" ")
@@ -101,7 +94,13 @@ def find_credential(metadata: Metadata) -> Credential | None:
             "The authorization header must read: Bearer <credential>.", reason="CREDENTIAL_MALFORMED"
         )
     is_jwt = secret.startswith("eyJ") and secret.count(".") == 2  # noqa: PLR2004  # RFC 7519: 3 parts
-    return Credential("jwt" if is_jwt else "key", secret, address or forwarded)
+    return Credential("jwt", secret, context.client_ip()) if is_jwt else _key(secret)
+
+
+def _key(secret: str) -> Credential:
+    if len(secret) > TOKEN_MAX_LENGTH:
+        raise KeyMalformed
+    return Credential("key", secret, context.client_ip())
 
 
 class CredentialAuthenticator:

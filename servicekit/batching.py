@@ -14,7 +14,8 @@ Guarantees, for every member:
 - order within a list is order of arrival.
 
 At most `max_waiting` items wait; the next one is refused at once (`Overloaded`), so that delay stays
-bounded by the time of `max_waiting / max_batch` runs.
+bounded by the time of `max_waiting / max_batch` runs. Where callers name an `owner`, one owner's items take
+at most as many places as are still free: a greedy one is refused (`ShareUsed`) while others find room.
 """
 
 from __future__ import annotations
@@ -26,7 +27,8 @@ from contextvars import Context
 from typing import Any, Generic, TypeVar, cast
 
 from servicekit import log
-from servicekit.errors import DeadlineExceeded, Internal, SigngateError, Unavailable
+from servicekit.errors import DeadlineExceeded, Internal, ResourceExhausted, SigngateError, Unavailable
+from servicekit.slots import Shares
 from servicekit.telemetry import BATCH_REFUSED, BATCH_SIZE, BATCH_WAITING
 
 T = TypeVar("T")
@@ -34,8 +36,8 @@ R = TypeVar("R")
 
 _log = log.get("batching")
 
-# Of one waiting entry: (items, future, deadline, single). A tuple, for it is made on every request.
-_Entry = tuple[Sequence[Any], "asyncio.Future[Any]", float | None, bool]
+# Of one waiting entry: (items, future, deadline, single, owner). A tuple, for it is made on every request.
+_Entry = tuple[Sequence[Any], "asyncio.Future[Any]", float | None, bool, str]
 
 
 class Overloaded(Unavailable):
@@ -43,6 +45,13 @@ class Overloaded(Unavailable):
 
     reason = "OVERLOADED"
     message = "Too many requests are waiting. Try again shortly."
+
+
+class ShareUsed(ResourceExhausted):
+    """An owner has all the waiting places that one may have; refused before anything was done."""
+
+    reason = "ACCOUNT_BUSY"
+    message = "Too many of your requests are waiting. Send fewer at once, or try again shortly."
 
 
 class Closed(Unavailable):
@@ -85,6 +94,7 @@ class Batcher(Generic[T, R]):
         self._settle = settle
         self._queue: deque[_Entry] = deque()
         self._waiting = 0  # items in the queue, also those whose callers went away
+        self._shares = Shares(max_waiting)  # of the items whose callers name an owner
         self._gone = 0  # callers that went away, an upper bound for entries that can be purged
         self._workers: set[asyncio.Task[None]] = set()
         self._closed = False
@@ -97,29 +107,30 @@ class Batcher(Generic[T, R]):
         """Items that wait for the next list."""
         return self._waiting
 
-    async def submit(self, item: T, deadline: float | None = None) -> R:
+    async def submit(self, item: T, deadline: float | None = None, owner: str = "") -> R:
         """The item's result. `deadline` is on the loop's (monotonic) scale.
 
-        Raises the item's or the run's exception, `Overloaded`, `Closed`, or `DeadlineExceeded` when
-        the deadline had passed by the time its list left.
+        Raises the item's or the run's exception, `Overloaded`, `ShareUsed`, `Closed`, or
+        `DeadlineExceeded` when the deadline had passed by the time its list left.
         """
-        future = self._enqueue((item,), deadline, single=True)
+        future = self._enqueue((item,), deadline, owner, single=True)
         try:
             return cast("R", await future)
         except asyncio.CancelledError:
             self._gone += 1
             raise
 
-    async def submit_many(self, items: Sequence[T], deadline: float | None = None) -> list[R | Exception]:
+    async def submit_many(
+        self, items: Sequence[T], deadline: float | None = None, owner: str = ""
+    ) -> list[R | Exception]:
         """The answers to a whole list, in order: results and exceptions, none raised for one member.
 
-        Longer lists than `max_batch` leave in parts. Raises `Overloaded` or `Closed` before any of
-        them is run. Failures of a run stand as the answers of that part.
+        Longer lists than `max_batch` leave in parts. Raises `Overloaded`, `ShareUsed` or `Closed` before
+        any of them is run. Failures of a run stand as the answers of that part.
         """
         parts = [items[at : at + self._max_batch] for at in range(0, len(items), self._max_batch)]
-        if self._waiting + len(items) > self._max_waiting:
-            self._make_room(len(items))
-        futures = [self._enqueue(part, deadline, single=False) for part in parts]
+        self._admit(len(items), owner)
+        futures = [self._enqueue(part, deadline, owner, single=False, admitted=True) for part in parts]
         answers: list[R | Exception] = []
         try:
             for part, future in zip(parts, futures, strict=True):
@@ -140,17 +151,21 @@ class Batcher(Generic[T, R]):
         while self._workers:
             await asyncio.wait(self._workers)
 
-    def _enqueue(self, items: Sequence[T], deadline: float | None, *, single: bool) -> asyncio.Future[Any]:
+    def _enqueue(
+        self, items: Sequence[T], deadline: float | None, owner: str, *, single: bool, admitted: bool = False
+    ) -> asyncio.Future[Any]:
         if self._closed:
             BATCH_REFUSED.labels(self._name, "closed").inc()
             raise Closed(retry_after=self._retry_after)
-        if self._waiting + len(items) > self._max_waiting:
-            self._make_room(len(items))
+        if not admitted:
+            self._admit(len(items), owner)
+        if owner:
+            self._shares.take(owner, len(items))
         loop = self._loop
         if loop is None:
             loop = self._loop = asyncio.get_running_loop()
         future: asyncio.Future[Any] = loop.create_future()
-        self._queue.append((items, future, deadline, single))
+        self._queue.append((items, future, deadline, single, owner))
         self._waiting += len(items)
         if len(self._workers) < self._in_flight:
             # The worker's first step comes after all that is ready to run in this turn of the loop,
@@ -160,15 +175,42 @@ class Batcher(Generic[T, R]):
             self._workers.add(worker)
         return future
 
-    def _make_room(self, wanted: int) -> None:
-        """Drop entries whose callers went away. Raises `Overloaded` when that is not enough."""
-        if self._gone:
-            self._gone = 0
-            self._queue = deque(entry for entry in self._queue if not entry[1].cancelled())
-            self._waiting = sum(len(entry[0]) for entry in self._queue)
+    def _admit(self, wanted: int, owner: str) -> None:
+        """Raises `Overloaded` when there is no room, `ShareUsed` when the owner's share is used."""
+        if self._has_room(wanted, owner):
+            return
+        self._purge()
         if self._waiting + wanted > self._max_waiting:
             BATCH_REFUSED.labels(self._name, "full").inc(wanted)
             raise Overloaded(retry_after=self._retry_after)
+        if not self._has_room(wanted, owner):
+            BATCH_REFUSED.labels(self._name, "share").inc(wanted)
+            raise ShareUsed(retry_after=self._retry_after)
+
+    def _has_room(self, wanted: int, owner: str) -> bool:
+        if self._waiting + wanted > self._max_waiting:
+            return False
+        return not owner or self._shares.has_room(owner, wanted)
+
+    def _purge(self) -> None:
+        """Drop entries whose callers went away."""
+        if not self._gone:
+            return
+        self._gone = 0
+        left: deque[_Entry] = deque()
+        for entry in self._queue:
+            if entry[1].cancelled():
+                self._left(entry)
+            else:
+                left.append(entry)
+        self._queue = left
+
+    def _left(self, entry: _Entry) -> None:
+        """An entry has left the queue."""
+        count, owner = len(entry[0]), entry[4]
+        self._waiting -= count
+        if owner:
+            self._shares.give_back(owner, count)
 
     async def _work(self) -> None:
         try:
@@ -201,8 +243,8 @@ class Batcher(Generic[T, R]):
         now = None
         while queue and len(queue[0][0]) <= room:
             entry = queue.popleft()
-            items, future, deadline, _ = entry
-            self._waiting -= len(items)
+            items, future, deadline, _, _ = entry
+            self._left(entry)
             if future.done():
                 continue
             if deadline is not None:
@@ -238,7 +280,7 @@ class Batcher(Generic[T, R]):
 
 def _deliver(entries: list[_Entry], answers: Sequence[Any]) -> None:
     at = 0
-    for items, future, _, single in entries:
+    for items, future, _, single, _ in entries:
         if future.done():
             at += len(items)
         elif single:
@@ -254,6 +296,6 @@ def _deliver(entries: list[_Entry], answers: Sequence[Any]) -> None:
 
 
 def _fail(entries: list[_Entry], error: SigngateError) -> None:
-    for _, future, _, _ in entries:
+    for _, future, _, _, _ in entries:
         if not future.done():
             future.set_exception(error.again())

@@ -2,7 +2,8 @@
 
 Each setting is an environment variable with the prefix `SIGNGATE_`. A secret (a `SecretStr` field)
 may be given instead as a file: `SIGNGATE_POSTGRES_DSN_FILE=/run/secrets/dsn` fills
-`postgres_dsn` with that file's text, less a trailing newline; the file wins over the variable.
+`postgres_dsn` with that file's text, less a trailing newline; the file wins over the variable. A setting
+that is a file itself (a `Path`, such as `SIGNGATE_SERVICE_KEY`) takes the same name: `…_FILE` is its path.
 
     class KeysSettings(ServiceSettings):
         postgres_dsn: SecretStr
@@ -18,10 +19,10 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, NamedTuple, TypeVar
+from typing import Annotated, Any, Final, Literal, NamedTuple, Self, TypeVar
 
 import pydantic_settings
-from pydantic import BeforeValidator, PlainSerializer, ValidationError
+from pydantic import BeforeValidator, PlainSerializer, SecretStr, ValidationError, model_validator
 from pydantic.fields import FieldInfo
 from pydantic_settings import (
     BaseSettings,
@@ -29,6 +30,8 @@ from pydantic_settings import (
     PydanticBaseSettingsSource,
     SettingsConfigDict,
 )
+
+from servicekit import stores
 
 PREFIX: Final = "SIGNGATE_"
 EX_CONFIG: Final = 78
@@ -70,12 +73,15 @@ ListenAddress = Annotated[Address, NoDecode, BeforeValidator(parse_address), Pla
 
 
 class SecretFiles(PydanticBaseSettingsSource):
-    """Fills a secret field from the file named by `<PREFIX><FIELD>_FILE`."""
+    """Fills a secret field from the file named by `<PREFIX><FIELD>_FILE`, a path with the name itself."""
 
     def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
         """The file's text, or `None` when no file is named. Raises `OSError` when it can't be read."""
         path = os.environ.get(f"{PREFIX}{field_name.upper()}_FILE")
-        if not path or "SecretStr" not in repr(field.annotation):
+        kind = repr(field.annotation)
+        if path and "Path" in kind:
+            return path, field_name, False
+        if not path or "SecretStr" not in kind:
             return None, field_name, False
         return Path(path).read_text(encoding="utf-8").rstrip("\r\n"), field_name, False
 
@@ -109,7 +115,52 @@ class Settings(BaseSettings):
         return init_settings, SecretFiles(settings_cls), env_settings
 
 
-class ServiceSettings(Settings):
+def listed(text: object) -> object:
+    """The parts of a comma-separated setting."""
+    return [part.strip() for part in text.split(",") if part.strip()] if isinstance(text, str) else text
+
+
+class StoreSettings(Settings):
+    """Where PostgreSQL and Redis are, for whatever has settings named `…postgres_dsn` or `…redis_url`.
+
+    A remote store without TLS is refused at start; see `servicekit.stores`.
+    `redis_ca`: a file with the authority of Redis' certificate; without it the system's authorities are used.
+    PostgreSQL's authority is in the connection string, as `sslrootcert`.
+    `plaintext_stores`: hosts that may be reached in plain text, separated by commas.
+    """
+
+    redis_ca: Path | None = None
+    plaintext_stores: Annotated[tuple[str, ...], NoDecode, BeforeValidator(listed)] = ()
+
+    @model_validator(mode="after")
+    def _no_plain_text(self) -> Self:
+        for name in type(self).model_fields:
+            value = getattr(self, name)
+            if not isinstance(value, SecretStr):
+                continue
+            if name.endswith("postgres_dsn"):
+                found = stores.postgres_in_clear(value.get_secret_value(), os.environ)
+            elif name.endswith("redis_url"):
+                found = stores.redis_in_clear(value.get_secret_value())
+            else:
+                continue
+            stores.refuse(f"{PREFIX}{name.upper()}", found, self.plaintext_stores)
+        return self
+
+    def redis_address(self, name: str = "redis_url") -> str:
+        """The Redis URL of this setting, with the CA in it: a secret. Raises `ValueError` for none."""
+        found = self.other_redis_address(name)
+        if found is None:
+            raise ValueError(f"{PREFIX}{name.upper()} is not set")
+        return found
+
+    def other_redis_address(self, name: str) -> str | None:
+        """As `redis_address`, for a setting that may be left out: then `None`."""
+        secret: SecretStr | None = getattr(self, name)
+        return None if secret is None else stores.with_ca(secret.get_secret_value(), self.redis_ca)
+
+
+class ServiceSettings(StoreSettings):
     """What every service is told. Times are seconds.
 
     `drain_grace`: how long calls in flight may go on after a stop signal.
@@ -118,6 +169,8 @@ class ServiceSettings(Settings):
     `otlp_endpoint`: where spans go, OTLP over gRPC, as `host:port` of a collector nearby (the connection
     is in the clear); "": nothing is traced. Takes the extra `trace`.
     `startup_timeout`: how long to wait for dependencies before giving up with exit status 1.
+    `tls_cert`, `tls_key`: files with the certificate and private key of the gRPC and HTTP listeners; without
+    them these are in plain text. `tls_ca`: see `servicekit.tls`; with it peers are called over TLS.
     """
 
     grpc_listen: ListenAddress
@@ -127,6 +180,15 @@ class ServiceSettings(Settings):
     drain_grace: float = 10.0
     lame_duck: float = 0.0
     startup_timeout: float = 60.0
+    tls_cert: Path | None = None
+    tls_key: Path | None = None
+    tls_ca: Path | None = None
+
+    @model_validator(mode="after")
+    def _whole_pair(self) -> Self:
+        if (self.tls_cert is None) != (self.tls_key is None):
+            raise ValueError(f"{PREFIX}TLS_CERT and {PREFIX}TLS_KEY go together")
+        return self
 
 
 S = TypeVar("S", bound=Settings)
@@ -164,5 +226,6 @@ def _explain(kind: type[Settings], error: ValidationError) -> str:
         name = f"{PREFIX}{str(where[0]).upper()}" if where else kind.__name__
         path = "".join(f"[{part}]" for part in where[1:] if isinstance(part, int))
         what = "is required" if problem["type"] == "missing" else problem["msg"]
-        lines.append(f"  {name}{path}: {what}")
+        # What several settings have to do with each other names them itself.
+        lines.append(f"  {name}{path}: {what}" if where else f"  {what.removeprefix('Value error, ')}")
     return "\n".join(dict.fromkeys(lines))

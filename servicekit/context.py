@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextvars import ContextVar
 from typing import Final
 
@@ -24,23 +24,33 @@ REQUEST_ID_HEADER: Final = "x-request-id"
 _valid_request_id = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{7,63}").fullmatch
 
 
+Locate = Callable[[Iterable[tuple[str, str | bytes]], Callable[[], str]], str]
+"""See `servicekit.edge.Edge.address`."""
+
+
 class CallContext:
     """One call. `deadline` is on `time.monotonic`'s scale, `None` when the caller set none.
 
     The request id ties log lines together; a caller may choose it, so it is never an identity and
     never a key for charging or deduplication. `metadata` is what came with the call, credentials
-    and all: gRPC would make it anew for each that asks.
+    and all: gRPC would build it again for each reader. `locate` returns the caller's address from the
+    metadata and from the connection's peer address, which `peer` returns; see `servicekit.edge`.
     """
 
-    __slots__ = ("_request_id", "deadline", "metadata", "principal")
+    __slots__ = ("_client_ip", "_locate", "_peer", "_request_id", "deadline", "metadata", "principal")
 
     def __init__(
         self,
         request_id: str | None = None,
         deadline: float | None = None,
         metadata: Iterable[tuple[str, str | bytes]] = (),
+        locate: Locate | None = None,
+        peer: Callable[[], str] = str,
     ) -> None:
         self._request_id = request_id
+        self._locate = locate
+        self._peer = peer
+        self._client_ip: str | None = None
         self.deadline = deadline
         self.metadata = metadata
         self.principal: Principal | None = None
@@ -52,6 +62,14 @@ class CallContext:
         if given is None or not _valid_request_id(given):
             given = self._request_id = str(uuid7())
         return given
+
+    @property
+    def client_ip(self) -> str:
+        """The caller's address, "" when unknown. Determined at the first access."""
+        found = self._client_ip
+        if found is None:
+            found = self._client_ip = "" if self._locate is None else self._locate(self.metadata, self._peer)
+        return found
 
     def adopt(self, request_id: str) -> None:
         """Use this id for the call, unless the caller gave a well-formed one."""
@@ -75,6 +93,12 @@ def request_id() -> str:
     """The current call's request id, "" outside a call."""
     call = _current.get()
     return "" if call is None else call.request_id
+
+
+def client_ip() -> str:
+    """The current caller's address, "" when it is not known or outside a call."""
+    call = _current.get()
+    return "" if call is None else call.client_ip
 
 
 def principal() -> Principal:

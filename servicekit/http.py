@@ -12,19 +12,38 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+import ssl
 from collections.abc import Awaitable, Callable, Iterator
 from time import perf_counter
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import uvicorn
+from starlette.requests import ClientDisconnect
 
 from servicekit import tracing
 from servicekit.config import Address
+from servicekit.context import REQUEST_ID_HEADER, CallContext, enter
+from servicekit.edge import Edge
 from servicekit.telemetry import IN_FLIGHT, RPC_DURATION
 
+T = TypeVar("T")
 Handler = Callable[[Any], Awaitable[Any]]
 """From a Starlette request to a response."""
 HEALTH: Final = "/healthz"
+
+
+def entered(request: Any, edge: Edge) -> CallContext:
+    """The context of a request, made the current one: its request id and its caller's address."""
+    peer = request.client
+    here = CallContext(
+        request.headers.get(REQUEST_ID_HEADER),
+        None,
+        request.headers.items(),
+        edge.address,
+        lambda: "" if peer is None else peer.host,
+    )
+    enter(here)
+    return here
 
 
 def observed(name: str, handler: Handler) -> Handler:
@@ -59,6 +78,23 @@ def _traced(name: str, handler: Handler) -> Handler:
             return response
 
     return traced
+
+
+async def unless_gone(request: Any, work: Awaitable[T]) -> T:
+    """The result of `work`, unless the client goes away first: then it is cancelled.
+
+    The request's body must have been read. Raises `ClientDisconnect`.
+    """
+    doing = asyncio.ensure_future(work)
+    leaving = asyncio.ensure_future(request.receive())  # after the whole body: only a disconnect comes
+    try:
+        await asyncio.wait((doing, leaving), return_when=asyncio.FIRST_COMPLETED)
+        if not doing.done():
+            raise ClientDisconnect
+        return await doing
+    finally:
+        for task in (doing, leaving):
+            task.cancel()
 
 
 class _Door:
@@ -99,9 +135,14 @@ class _Server(uvicorn.Server):
 
 
 class HttpServer:
-    """One listening HTTP server. `grace` bounds, in seconds, how long `stop` waits for requests."""
+    """One listening HTTP server. `grace` bounds, in seconds, how long `stop` waits for requests.
 
-    def __init__(self, app: Any, address: Address, *, grace: float) -> None:
+    With `tls` it speaks HTTPS alone.
+    """
+
+    def __init__(
+        self, app: Any, address: Address, *, grace: float, tls: ssl.SSLContext | None = None
+    ) -> None:
         self._address = address
         self._door = _Door(app)
         config = uvicorn.Config(
@@ -114,9 +155,11 @@ class HttpServer:
             timeout_graceful_shutdown=max(int(grace), 1),
             h11_max_incomplete_event_size=64 * 1024,
             ws="none",
-            # The edge is the only caller; which addresses to believe is `servicekit.authn`'s.
+            # Which addresses to believe is `servicekit.edge`'s to say.
             proxy_headers=False,
         )
+        config.load()
+        config.ssl = tls
         self._server = _Server(config)
         self._task: asyncio.Task[None] | None = None
 

@@ -12,6 +12,7 @@ import logging
 import re
 import sys
 from collections.abc import MutableMapping
+from itertools import islice
 from typing import Any, Final, TextIO
 
 from servicekit import context, tracing
@@ -30,22 +31,43 @@ _secret_name = re.compile(
 )
 # Names that match the above and are known to be harmless.
 _safe_names = frozenset({"api_key_id", "key_id", "token_type"})
+# Both are linear in the text: a repetition is possessive, and none begins within what it would repeat, or a
+# line of n letters would be read n times over. Two passes, for an address may begin in what the first masks.
 _secret_value = re.compile(
     r"""
-      sgk_[A-Za-z0-9_-]+                                      # an API key, or most of one
-    | eyJ[\w-]+\.[\w-]+\.[\w-]*                               # a JWT
-    | (?<=://)[^\s/@:]*:[^\s/@]*(?=@)                         # user:password in a URL
-    | [\w.+-]+@[\w-]+(?:\.[\w-]+)+                            # an e-mail address
-    | (?<=bearer\s)[\w.~+/=-]{8,}                             # whatever follows Bearer
-    | (?<=password=)[^\s&]+
+      sgk_[A-Za-z0-9_-]++                                     # an API key, or most of one
+    | (?<![\w-])(?=[\w-]*?eyJ)[\w-]++\.[\w-]++\.[\w-]*+       # a JWT, whatever is written before it
+    | (?<=://)[^\s/@:]*+:[^\s/@]*+(?=@)                       # user:password in a URL
+    | (?<=bearer\s)[\w.~+/=-]{8,}+                            # whatever follows Bearer
+    | (?<=password=)[^\s&]++
     """,
     re.IGNORECASE | re.VERBOSE,
 )
+_address = re.compile(r"(?:\[redacted\]|(?<![\w.+-])[\w.+-]++)@[\w-]++(?:\.[\w-]++)++")
+
+MAX_TEXT: Final = 8 * 1024
+"""Characters of one value in a line: of a longer one the beginning and the end are kept."""
+_read: Final = 8 * MAX_TEXT
+_tail: Final = MAX_TEXT // 4
+MAX_ITEMS: Final = 200
+MAX_DEPTH: Final = 8
+"""Of a list or dictionary in a line."""
+_cut: Final = "[cut]"
 
 
 def redact_text(text: str) -> str:
-    """The text with everything shaped like a key, token, password or e-mail address masked."""
-    return _secret_value.sub(MASK, text)
+    """The text with everything shaped like a key, token, password or e-mail address masked.
+
+    Takes time in proportion to the text, and returns at most `MAX_TEXT` characters.
+    """
+    whole = len(text) <= _read
+    if not whole:
+        # What is cut through may have lost its shape: the last word goes.
+        text = text[:_read].rpartition(" ")[0]
+    found = _address.sub(MASK, _secret_value.sub(MASK, text))
+    if len(found) > MAX_TEXT:
+        return f"{found[: MAX_TEXT - _tail - len(_cut)]}{_cut}{found[-_tail:]}"
+    return found if whole else found[: MAX_TEXT - len(_cut)] + _cut
 
 
 def redact(_logger: object, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
@@ -55,20 +77,27 @@ def redact(_logger: object, _method: str, event: MutableMapping[str, Any]) -> Mu
     return event
 
 
-def _redact_field(name: str, value: object) -> object:
+def _redact_field(name: str, value: object, depth: int = 0) -> object:
     if name not in _safe_names and _secret_name.search(name) and not isinstance(value, (int, float)):
         return MASK
-    return _redact_value(value)
+    return _redact_value(value, depth)
 
 
-def _redact_value(value: object) -> object:
+def _redact_value(value: object, depth: int) -> object:
     if value is None or isinstance(value, (bool, int, float)):
         return value
-    if isinstance(value, dict):
-        return {str(k): _redact_field(str(k), v) for k, v in value.items()}
-    if isinstance(value, (list, tuple, set, frozenset)):
-        return [_redact_value(item) for item in value]
+    if isinstance(value, (dict, list, tuple, set, frozenset)):
+        if depth >= MAX_DEPTH:
+            return _cut
+        if isinstance(value, dict):
+            pairs = islice(value.items(), MAX_ITEMS)
+            return {_redact_name(k): _redact_field(str(k), v, depth + 1) for k, v in pairs}
+        return [_redact_value(item, depth + 1) for item in islice(value, MAX_ITEMS)]
     return redact_text(value if isinstance(value, str) else str(value))
+
+
+def _redact_name(name: object) -> str:
+    return redact_text(str(name))
 
 
 def _add_ids(_logger: object, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from email.message import EmailMessage
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 import aiosmtplib
 from pydantic import Field, SecretStr
@@ -27,6 +28,10 @@ class SmtpSettings(Settings):
     mail_product: str = "Signgate"
 
 
+OVERALL: Final = 2.0
+"""`smtp_timeout` bounds each command; a server that is slow with every one of them is given up sooner."""
+
+
 class Smtp:
     """A connection a letter: services mail seldom."""
 
@@ -34,15 +39,19 @@ class Smtp:
         self._settings = settings
 
     async def send(self, message: EmailMessage) -> None:
-        """Hand one message over. Raises `aiosmtplib.SMTPException` or `OSError`."""
+        """Hand one message over, in at most `OVERALL` times `smtp_timeout`.
+
+        Raises `aiosmtplib.SMTPException` or `OSError`.
+        """
         settings = self._settings
-        await aiosmtplib.send(
-            message,
-            hostname=settings.smtp_host,
-            port=settings.smtp_port,
-            use_tls=settings.smtp_security == "tls",
-            start_tls=settings.smtp_security == "starttls",
-            username=settings.smtp_username or None,
-            password=settings.smtp_password.get_secret_value() if settings.smtp_username else None,
-            timeout=settings.smtp_timeout,
-        )
+        async with asyncio.timeout(settings.smtp_timeout * OVERALL):
+            await aiosmtplib.send(
+                message,
+                hostname=settings.smtp_host,
+                port=settings.smtp_port,
+                use_tls=settings.smtp_security == "tls",
+                start_tls=settings.smtp_security == "starttls",
+                username=settings.smtp_username or None,
+                password=settings.smtp_password.get_secret_value() if settings.smtp_username else None,
+                timeout=settings.smtp_timeout,
+            )

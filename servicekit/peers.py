@@ -9,7 +9,10 @@ from uuid import UUID
 import grpc
 
 from servicekit import apikey
+from servicekit.addresses import bucket
 from servicekit.authn import Credential
+from servicekit.batching import Batcher
+from servicekit.context import current
 from servicekit.errors import SigngateError, Unauthenticated, Unavailable
 from servicekit.principal import Principal
 from signgate.keys.v1 import validation_pb2 as pb
@@ -20,11 +23,19 @@ MAX_CREDENTIALS: Final = 1000
 
 
 class KeyServiceClient:
-    """Asks the keys service; see `servicekit.authn.KeyValidator`. The channel stays its owner's."""
+    """Asks the keys service; see `servicekit.authn.KeyValidator`. The channel stays its owner's.
 
-    def __init__(self, channel: grpc.aio.Channel, *, timeout: float = 2.0) -> None:
+    Concurrent lookups of single keys go as one batch. So all callers of one service, those with invalid keys
+    included, cost the keys service one call for each batch, and cannot crowd out signing. At most `waiting`
+    lookups wait, with a share for each client address.
+    """
+
+    def __init__(self, channel: grpc.aio.Channel, *, timeout: float = 2.0, waiting: int = 2048) -> None:
         self._stub = validation_pb2_grpc.KeyValidationServiceStub(channel)
         self._timeout = timeout
+        self._singles: Batcher[Credential, pb.KeyValidation] = Batcher(
+            self.validate_many, name="validate", max_batch=min(256, waiting), max_waiting=waiting
+        )
 
     async def validate_many(self, credentials: Sequence[Credential]) -> Sequence[pb.KeyValidation]:
         """The service's answers as they are, in order: for callers that need a key's own limits.
@@ -43,8 +54,10 @@ class KeyServiceClient:
         What is no key by its shape or checksum is refused here and asked of nobody.
         """
         apikey.check(credential.secret)
-        (answer,) = await self.validate_many((credential,))
-        return principal_of(answer)
+        here = current()
+        deadline = None if here is None else here.deadline
+        owner = bucket(credential.client_ip) or "unknown"
+        return principal_of(await self._singles.submit(credential, deadline, owner))
 
 
 def principal_of(answer: pb.KeyValidation) -> Principal:

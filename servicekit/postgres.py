@@ -1,4 +1,4 @@
-"""PostgreSQL by asyncpg: a pool with bounded waits, transactions, and reads as a user.
+"""PostgreSQL by asyncpg: a pool with bounded waits, transactions, and reads for a user.
 
 Every trouble with the server or the pool becomes `Unavailable` (reason DATABASE_UNAVAILABLE): the
 driver's own text names hosts and roles and stays in the cause. Constraint violations and errors
@@ -98,16 +98,19 @@ class Database:
     async def as_user(self, principal: Principal) -> AsyncIterator[Connection]:
         """A transaction in which row level security sees this user and nobody else.
 
-        It runs as the principal's role with their claims, so a forgotten WHERE can't leak a row.
-        The login role must have been granted that role. The audit triggers learn the request's id
-        from `signgate.request_id`. All settings end with the transaction.
+        The role is still the service's, with its own policies and privileges: with claims a service sees
+        one user's rows of its own tables, and of no other service's. So a forgotten WHERE cannot leak a
+        row. The audit triggers read the request's id from `signgate.request_id`. All settings end with the
+        transaction. Raises `ValueError` for an administrator, who is not one user.
         """
+        if principal.role != "authenticated":
+            raise ValueError("not the role of one user")
         async with self.transaction() as connection:
-            # The role is one of two words that `Principal` admits, never the caller's text.
             await connection.execute(
-                f"SET LOCAL ROLE {_role(principal)};"
-                f" SELECT set_config('request.jwt.claims', {_literal(claims(principal))}, true),"
-                f" set_config('signgate.request_id', {_literal(request_id())}, true)"
+                "SELECT set_config('request.jwt.claims', $1, true),"
+                " set_config('signgate.request_id', $2, true)",
+                claims(principal),
+                request_id(),
             )
             yield connection
 
@@ -213,14 +216,3 @@ def claims(principal: Principal) -> str:
     if principal.api_key_id is not None:
         facts["api_key_id"] = str(principal.api_key_id)
     return json.dumps(facts)
-
-
-def _role(principal: Principal) -> str:
-    if principal.role not in ("authenticated", "service_role"):
-        raise ValueError("no such role")
-    return principal.role
-
-
-def _literal(text: str) -> str:
-    """An SQL string literal, right under `standard_conforming_strings`."""
-    return "'" + text.replace("'", "''") + "'"

@@ -43,6 +43,8 @@ with absent("opentelemetry.sdk.metrics"):
     )
     from redis.maint_notifications import MaintNotificationsConfig
 
+    from servicekit import redis_tls
+
 Redis = aioredis.Redis | RedisCluster
 
 CONNECTIONS: Final[Mapping[str, Any]] = {
@@ -51,6 +53,8 @@ CONNECTIONS: Final[Mapping[str, Any]] = {
     # Only Redis Enterprise tells of its maintenance; and a driver that might be told of it no longer looks
     # whether an idle connection was closed meanwhile: after a restart each of them would fail a request.
     "maint_notifications_config": MaintNotificationsConfig(enabled=False),
+    # The driver's name and version, which Redis 6.2 does not know how to take and no service's user may say.
+    "driver_info": None,
 }
 """For every client of Redis': idle connections that are dead are found out (see `servicekit.keepalive`)."""
 _trouble: Final = (
@@ -130,6 +134,7 @@ async def open_redis(
         client = RedisCluster.from_url(url.replace("+cluster", "", 1), **options)
     else:
         client = aioredis.Redis.from_url(url, **options)
+    redis_tls.share(client)
     try:
         if must_answer:
             await ping(client)
@@ -193,6 +198,22 @@ class Script:
                 return await client.evalsha(self.sha, len(keys), *keys, *args)
             except NoScriptError:
                 return await client.eval(self._text, len(keys), *keys, *args)
+
+
+@asynccontextmanager
+async def open_sessions(
+    url: str | None, own: Redis, *, timeout: float = 0.5, name: str
+) -> AsyncIterator[DeniedSessions]:
+    """The deny-set, read by a user who may do nothing else; without a `url`, by the service's own user.
+
+    Before Redis 7, a user who may write may write every key that matches its patterns. So a service that
+    writes reads sessions as another user; otherwise it could restore signed-out sessions.
+    """
+    if url is None:
+        yield DeniedSessions(own)
+        return
+    async with open_redis(url, timeout=timeout, name=f"{name}-sessions") as client:
+        yield DeniedSessions(client)
 
 
 class DeniedSessions:

@@ -17,6 +17,7 @@ import gc
 import os
 import signal
 import sys
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from functools import partial
@@ -24,6 +25,7 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar
 
 from servicekit import log, telemetry, tracing
 from servicekit.config import EX_CONFIG, Address, ServiceSettings
+from servicekit.tls import ServerFiles, grpc_credentials, http_context
 
 if TYPE_CHECKING:
     from servicekit.http import HttpServer
@@ -37,6 +39,7 @@ _longest_wait: Final = 2.0
 _check_every: Final = 2.0
 _ask_again: Final = 0.5
 _check_timeout: Final = 2.0
+_probe_timeout: Final = 2.0
 _loop_look: Final = 0.5
 
 _log = log.get("runner")
@@ -57,6 +60,7 @@ class Runtime:
         self.failed: BaseException | None = None
         self.grpc_address: Address | None = None
         self.http_address: Address | None = None
+        self.ready = False
         self._checks: dict[str, Check] = {}
         self._servers: list[RpcServer] = []
         self._http: HttpServer | None = None
@@ -122,7 +126,8 @@ class Runtime:
 
     async def serve(self, server: RpcServer, address: Address) -> None:
         """Start a gRPC server; at its place in the order of stopping it drains."""
-        port = server.listen(str(address))
+        files = self._tls()
+        port = server.listen(str(address), grpc_credentials(files) if files else None)
         self.grpc_address = Address(address.host, port)
         await server.start()
         self._servers.append(server)
@@ -133,11 +138,18 @@ class Runtime:
         """Start an ASGI app in this loop; at its place in the order of stopping it drains."""
         from servicekit.http import HttpServer  # noqa: PLC0415  # only some services have a web server
 
-        server = HttpServer(app, address, grace=self.settings.drain_grace)
+        files = self._tls()
+        server = HttpServer(
+            app, address, grace=self.settings.drain_grace, tls=http_context(files) if files else None
+        )
         self.http_address = await server.start()
         self._http = server
         self._on_stop(server.stop)
         _log.info("serving HTTP", address=str(self.http_address))
+
+    def _tls(self) -> ServerFiles | None:
+        certificate, key = self.settings.tls_cert, self.settings.tls_key
+        return None if certificate is None or key is None else ServerFiles(certificate, key)
 
     def _on_stop(self, stop: Callable[[], Awaitable[None]]) -> None:
         """All servers stop taking calls at one moment, at the first one's place in the order."""
@@ -162,7 +174,7 @@ class Runtime:
                 ready = False
             else:
                 telemetry.READY.labels(name).set(1)
-        ready = ready and not self.stopping.is_set()
+        self.ready = ready = ready and not self.stopping.is_set()
         for server in self._servers:
             await server.set_ready(ready=ready)
         if self._http is not None:
@@ -186,6 +198,7 @@ class Runtime:
     async def withdraw(self) -> None:
         """Report not ready, and wait `lame_duck` seconds for that to be seen."""
         self.stopping.set()
+        self.ready = False
         for server in self._servers:
             await server.withdraw()
         if self._http is not None:
@@ -257,6 +270,16 @@ def _spare_the_collector() -> None:
     gc.set_threshold(20_000, 20, 50)
 
 
+def _runs(loop: asyncio.AbstractEventLoop) -> bool:
+    """Whether the loop gets to what is due within two seconds; for other threads."""
+    ran = threading.Event()
+    try:
+        loop.call_soon_threadsafe(ran.set)
+    except RuntimeError:  # it is closed
+        return False
+    return ran.wait(_probe_timeout)
+
+
 async def _main(name: str, settings: ServiceSettings, compose: Compose) -> int:
     main = asyncio.current_task()
     assert main is not None  # noqa: S101  # a coroutine always runs in a task
@@ -281,7 +304,11 @@ async def _main(name: str, settings: ServiceSettings, compose: Compose) -> int:
     metrics = None
     try:
         if settings.metrics_listen is not None:
-            metrics = telemetry.MetricsServer(settings.metrics_listen)
+            metrics = telemetry.MetricsServer(
+                settings.metrics_listen,
+                alive=partial(_runs, loop),
+                ready=lambda: runtime is not None and runtime.ready,
+            )
         async with running(name, settings, compose) as runtime:
             _spare_the_collector()
             _log.info("ready")

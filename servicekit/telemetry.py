@@ -8,9 +8,9 @@ user, a key or anything a caller chooses.
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from importlib.metadata import PackageNotFoundError, version
-from typing import Final
+from typing import Any, Final
 
 from prometheus_client import REGISTRY, Counter, Gauge, disable_created_metrics, start_http_server
 from prometheus_client.core import HistogramMetricFamily
@@ -106,12 +106,12 @@ BATCH_SIZE: Final = LoopHistogram(
 )
 BATCH_WAITING: Final = Gauge("signgate_batch_waiting", "Members waiting for the next list.", ("batcher",))
 BATCH_REFUSED: Final = Counter(
-    "signgate_batch_refused", "Members never run: full, late or closed.", ("batcher", "why")
+    "signgate_batch_refused", "Members never run: full, share, late or closed.", ("batcher", "why")
 )
 CREDENTIALS: Final = Counter(
     "signgate_credentials",
     "Credentials looked at here: jwt or key (signer: what it refuses before its line), and OK or the"
-    " refusal's reason.",
+    " refusal's reason; of service, other services' credentials, the refused ones alone.",
     ("kind", "outcome"),
 )
 POSTGRES_CONNECTIONS: Final = Gauge(
@@ -154,12 +154,31 @@ def package_version() -> str:
 
 
 class MetricsServer:
-    """The `/metrics` page, served by a thread of its own so that a busy loop can't starve it."""
+    """The `/metrics` page, served by a separate thread so that a busy loop cannot starve it.
 
-    def __init__(self, address: Address) -> None:
+    `/livez` and `/readyz` answer 200 or 503, for a kubelet, whose gRPC probes do not support TLS.
+    """
+
+    def __init__(
+        self,
+        address: Address,
+        alive: Callable[[], bool] = lambda: True,
+        ready: Callable[[], bool] = lambda: False,
+    ) -> None:
         # A series more for each counter, of a moment that nobody asks about.
         disable_created_metrics()  # type: ignore[no-untyped-call]
         self._server, self._thread = start_http_server(address.port, address.host)
+        metrics = self._server.get_app()
+        probes = {"/livez": alive, "/readyz": ready}
+
+        def answer(environ: dict[str, Any], start: Any) -> Any:
+            probe = probes.get(environ["PATH_INFO"])
+            if probe is None:
+                return metrics(environ, start)  # type: ignore[misc]  # it has had one since it was made
+            start("200 OK" if probe() else "503 Service Unavailable", [("content-type", "text/plain")])
+            return [b""]
+
+        self._server.set_app(answer)
         self.address = Address(address.host, self._server.server_port)
 
     def close(self) -> None:

@@ -10,12 +10,14 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import json
 import math
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from http.client import HTTPException
+from pathlib import Path
 from typing import Any, Final, Protocol, cast
-from urllib.error import URLError
 from uuid import UUID
 
 import jwt
@@ -23,9 +25,15 @@ import jwt
 from servicekit import log
 from servicekit.clock import Clock, SystemClock
 from servicekit.errors import Unauthenticated, Unavailable
+from servicekit.outbound import fetch
 from servicekit.principal import ALL_SCOPES, Principal, Role
+from servicekit.tls import client_context
+from servicekit.watched import FileError
 
 ALGORITHMS: Final = ("ES256", "EdDSA", "RS256")
+MAX_SET: Final = 256 * 1024
+"""Bytes of a published key set."""
+MAX_KEYS: Final = 100
 NOBODY: Final = UUID(int=0)
 """The user of a service-role token that has no `sub`. No such user exists."""
 
@@ -58,13 +66,19 @@ class TokenAudience(Unauthenticated):
 
 @dataclass(frozen=True, slots=True)
 class Issuer:
-    """An issuer that is trusted, where it publishes its keys, and which roles it may give."""
+    """A trusted issuer, where it publishes its keys, and which roles it may grant.
+
+    `internal`: the keys are in the deployment's network; otherwise only https and public addresses are valid.
+    `ca`: a file with the authority for an internal address; without it the system's authorities are used.
+    """
 
     name: str
     jwks_url: str
     audience: str = "authenticated"
     algorithms: tuple[str, ...] = field(default=ALGORITHMS)
     roles: frozenset[str] = ROLES
+    internal: bool = True
+    ca: Path | None = None
 
     def __post_init__(self) -> None:
         if not set(self.algorithms) <= set(ALGORITHMS):
@@ -84,7 +98,8 @@ class KeyCache:
 
     An unknown key id may mean a rotation, so it is asked for again; but at most once in
     `min_interval` seconds, so that made-up ids can't drive requests to the issuer. While the issuer
-    is down known keys go on for `max_stale` seconds. One request at a time, in a thread.
+    is down known keys go on for `max_stale` seconds. One request at a time, in a thread, of at most `timeout`
+    seconds and `MAX_SET` bytes. Without `internal` it goes to public addresses by https, and nowhere else.
     """
 
     def __init__(
@@ -92,12 +107,14 @@ class KeyCache:
         url: str,
         clock: Clock,
         *,
+        internal: bool = True,
         max_age: float = 300.0,
         max_stale: float = 3600.0,
         min_interval: float = 5.0,
         timeout: float = 3.0,
+        ca: Path | None = None,
     ) -> None:
-        self._client = jwt.PyJWKClient(url, cache_jwk_set=False, timeout=timeout)
+        self._url, self._internal, self._timeout, self._ca = url, internal, timeout, ca
         self._clock = clock
         self._max_age, self._max_stale, self._min_interval = max_age, max_stale, min_interval
         self._keys: dict[str, jwt.PyJWK] = {}
@@ -127,13 +144,18 @@ class KeyCache:
             try:
                 self._keys = await asyncio.to_thread(self._fetch)
                 self._fetched = now
-            except (jwt.PyJWTError, URLError, OSError, ValueError) as error:
+            except (jwt.PyJWTError, HTTPException, FileError, OSError, ValueError, RecursionError) as error:
                 _log.warning("keys of the issuer can't be read", cause=repr(error))
                 if now - self._fetched > self._max_stale:
                     self._keys = {}
 
     def _fetch(self) -> dict[str, jwt.PyJWK]:
-        keys = self._client.get_jwk_set().keys
+        context = client_context(self._ca) if self._ca is not None else None
+        raw = fetch(self._url, internal=self._internal, seconds=self._timeout, most=MAX_SET, context=context)
+        found = json.loads(raw)
+        if not isinstance(found, dict) or len(found.get("keys", ())) > MAX_KEYS:
+            raise ValueError("not a JWK Set, or too many keys")
+        keys = jwt.PyJWKSet.from_dict(found).keys
         return {key.key_id: key for key in keys if key.key_id and key.algorithm_name in ALGORITHMS}
 
 
@@ -156,13 +178,19 @@ class JwtVerifier:
     ) -> None:
         self._clock = clock or SystemClock()
         self._issuers = {issuer.name: issuer for issuer in issuers}
-        self._keys = keys or {issuer.name: KeyCache(issuer.jwks_url, self._clock) for issuer in issuers}
+        self._keys = keys or {
+            issuer.name: KeyCache(issuer.jwks_url, self._clock, internal=issuer.internal, ca=issuer.ca)
+            for issuer in issuers
+        }
         self._leeway = leeway
         self._size = cache_size
         self._good: OrderedDict[bytes, tuple[float, Principal]] = OrderedDict()
 
     async def verify(self, token: str) -> Principal:
-        """The token's principal. Raises `TokenInvalid`, `TokenExpired`, `TokenAudience`, `Unavailable`."""
+        """The token's principal. Raises `TokenInvalid`, `TokenExpired`, `TokenAudience`, `Unavailable`.
+
+        Its callers have held it to `servicekit.authn.MAX_CREDENTIAL`.
+        """
         if not token.isascii():
             raise TokenInvalid
         digest = hashlib.sha256(token.encode()).digest()
@@ -202,7 +230,7 @@ class JwtVerifier:
             )
         except jwt.InvalidAudienceError:
             raise TokenAudience from None
-        except jwt.InvalidTokenError:
+        except (jwt.InvalidTokenError, RecursionError):
             raise TokenInvalid from None
         now = self._clock.time()
         if now >= _number(claims, "exp") + self._leeway:
@@ -215,7 +243,7 @@ class JwtVerifier:
         """The issuer a token names and the key it says it is signed with. Neither is proven yet."""
         try:
             unproven = jwt.decode_complete(token, options={"verify_signature": False})
-        except jwt.InvalidTokenError:
+        except (jwt.InvalidTokenError, RecursionError):  # JSON as deep as the token is long
             raise TokenInvalid from None
         header, named = unproven["header"], unproven["payload"].get("iss")
         issuer = self._issuers.get(named) if isinstance(named, str) else None

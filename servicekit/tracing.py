@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 HEADER: Final = "traceparent"
 Kind = Literal["INTERNAL", "SERVER", "CLIENT", "PRODUCER", "CONSUMER"]
 _sampled: Final = "01"
+_longest: Final = 128
+"""Characters of a `traceparent`: version 00 has 55, and later ones may have some more."""
 NOTHING: Final[AbstractContextManager[None]] = nullcontext()
 """The span of what is not traced."""
 
@@ -99,7 +101,7 @@ def trace_id() -> str:
 
 def parent(header: str) -> Traced | None:
     """What a `traceparent` stands for. None unless it is well formed and sampled."""
-    if _tracer is None or not header.endswith(_sampled):
+    if _tracer is None or len(header) > _longest or not header.endswith(_sampled):
         return None
     from opentelemetry.trace import INVALID_SPAN, get_current_span  # noqa: PLC0415  # loaded by now
     from opentelemetry.trace.propagation.tracecontext import (  # noqa: PLC0415

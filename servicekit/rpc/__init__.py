@@ -3,6 +3,7 @@
 status.py   the error tree to `google.rpc.Status` and back
 server.py   `create_server`: context, access policy, authentication, errors and metrics round
             every method, wrapped once at registration rather than intercepted on each call
+bounds.py   what each field of a request may hold, checked before anything else
 client.py   `create_channel`: the same for calls to peers
 limits.py   RateLimit trailing metadata
 """

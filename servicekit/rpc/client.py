@@ -21,10 +21,13 @@ from grpc.aio import AioRpcError
 from servicekit import tracing
 from servicekit.context import REQUEST_ID_HEADER, current
 from servicekit.errors import DeadlineExceeded
-from servicekit.rpc.server import ACCEPTING, MAX_MESSAGE
+from servicekit.identity import Peer
+from servicekit.rpc.bounds import MAX_MESSAGE
+from servicekit.rpc.server import ACCEPTING
 from servicekit.rpc.status import from_rpc_error
 from servicekit.rpc.tracing import called
 from servicekit.telemetry import PEER_DURATION
+from servicekit.tls import channel_credentials
 
 # No retry policy: a peer's UNAVAILABLE may mean that the work was done. The runtime itself repeats a
 # call that never left this process, which is all that is safe to repeat blindly.
@@ -74,9 +77,10 @@ def _is_ipv4(host: str) -> bool:
 class PeerChannel:
     """A channel as generated stubs want it. Use `create_channel`; close it when done."""
 
-    def __init__(self, channel: grpc.aio.Channel, timeout: float) -> None:
+    def __init__(self, channel: grpc.aio.Channel, timeout: float, peer: Peer | None = None) -> None:
         self._channel = channel
         self._timeout = timeout
+        self._peer = peer
 
     def unary_unary(self, method: str, *args: Any, **kwargs: Any) -> Callable[..., Any]:
         """See `grpc.aio.Channel.unary_unary`: a call is awaited for its response."""
@@ -111,10 +115,10 @@ class PeerChannel:
     def _one(self, method: str, inner: Any) -> Callable[..., Any]:
         name = method.lstrip("/")
         ok = PEER_DURATION.series(name, "OK")
-        default = self._timeout
+        default, peer = self._timeout, self._peer
 
         async def call(request: Any, *, timeout: float | None = None, metadata: Any = None) -> Any:
-            limit, pairs = _outgoing(default if timeout is None else timeout, metadata)
+            limit, pairs = _outgoing(default if timeout is None else timeout, metadata, peer)
             started = perf_counter()
             series = ok
             try:
@@ -129,12 +133,13 @@ class PeerChannel:
 
     def _many(self, method: str, inner: Any) -> Callable[..., AsyncIterator[Any]]:
         name = method.lstrip("/")
+        peer = self._peer
 
         async def call(
             request: Any, *, timeout: float | None = None, metadata: Any = None
         ) -> AsyncIterator[Any]:
             # A stream may rightly last: only the caller's own deadline bounds it, if anything does.
-            limit, pairs = _outgoing(timeout, metadata)
+            limit, pairs = _outgoing(timeout, metadata, peer)
             started = perf_counter()
             code = "OK"
             stream = inner(request, timeout=limit, metadata=pairs)
@@ -151,24 +156,34 @@ class PeerChannel:
         return call
 
 
-def _outgoing(timeout: float | None, metadata: Any) -> tuple[float | None, Any]:
+def _outgoing(timeout: float | None, metadata: Any, peer: Peer | None) -> tuple[float | None, Any]:
+    pairs = tuple(metadata) if metadata else ()
+    if peer is not None:
+        pairs += (peer.identity.pair(peer.name),)
     here = current()
     if here is None:
-        return timeout, metadata
+        return timeout, pairs or None
     if here.deadline is not None:
         left = here.deadline - time.monotonic()
         if left <= 0:
             raise DeadlineExceeded
         timeout = left if timeout is None else min(timeout, left)
-    pair = (REQUEST_ID_HEADER, here.request_id)
-    return timeout, (pair,) if not metadata else (*metadata, pair)
+    return timeout, (*pairs, (REQUEST_ID_HEADER, here.request_id))
 
 
-def create_channel(address: str, *, timeout: float = 5.0) -> grpc.aio.Channel:
+def create_channel(address: str, *, timeout: float = 5.0, peer: Peer | None = None) -> grpc.aio.Channel:
     """A channel to a peer; connects at the first call. `timeout` is each unary call's, in seconds.
+
+    `peer` names the called service and the caller's identity: its credential is sent with each call. If it
+    has a CA, the connection is TLS to a server whose certificate is for that service. Without a `peer` only
+    methods that need no service credential can be called. Raises `FileError` when the CA cannot be read.
 
     While no connection stands, calls fail at once with `Unavailable` (reason `PEER_UNAVAILABLE`);
     it is tried again every half to one second.
     """
-    inner = grpc.aio.insecure_channel(target(address), options=CHANNEL_OPTIONS)
-    return cast("grpc.aio.Channel", PeerChannel(inner, timeout))
+    if peer is None or peer.ca is None:
+        inner = grpc.aio.insecure_channel(target(address), options=CHANNEL_OPTIONS)
+    else:
+        options = (*CHANNEL_OPTIONS, ("grpc.ssl_target_name_override", peer.name))
+        inner = grpc.aio.secure_channel(target(address), channel_credentials(peer.ca), options=options)
+    return cast("grpc.aio.Channel", PeerChannel(inner, timeout, peer))

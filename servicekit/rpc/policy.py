@@ -11,23 +11,29 @@ from servicekit.principal import Principal, require_scopes
 from signgate.common.v1 import policy_pb2 as pb
 
 OPEN: Final = frozenset({pb.ACCESS_PUBLIC, pb.ACCESS_INTERNAL})
-"""Kinds of access that look at no credential."""
+"""Kinds of access that check no caller's credential; internal ones check a service's (`rpc.callers`)."""
 
 
 class PolicyMissingError(Exception):
-    """A method has no access policy: the server must not start."""
+    """A method has no access policy, or an incomplete one: the server must not start."""
 
 
 def policies(service: str) -> dict[str, pb.Policy]:
     """The policy of each method of a service, by method name, from its descriptor.
 
-    Raises `PolicyMissingError` when one has none: forgetting a policy must never open a method.
+    Raises `PolicyMissingError` when one has none, when an internal one names no callers, or another one
+    some: forgetting a policy must never open a method.
     """
     found = {}
     for method in descriptor_pool.Default().FindServiceByName(service).methods:
         policy = method.GetOptions().Extensions[pb.policy]
         if policy.access == pb.ACCESS_UNSPECIFIED:
             raise PolicyMissingError(f"{method.full_name} has no (signgate.common.v1.policy)")
+        named = [caller for caller in policy.callers if caller != pb.SERVICE_UNSPECIFIED]
+        if bool(named) != (policy.access == pb.ACCESS_INTERNAL):
+            raise PolicyMissingError(
+                f"{method.full_name}: an internal method must list callers, and no other method may"
+            )
         found[method.name] = policy
     return found
 

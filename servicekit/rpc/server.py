@@ -1,8 +1,9 @@
 """A grpc.aio server whose every method is wrapped once, at registration.
 
-Round each call, unary or streaming: a `CallContext` (request id, deadline), authentication and the
-contract's access policy, errors as `google.rpc.Status`, RED metrics. Wrapping handlers when they
-are added costs nothing a call; grpc's own interceptor chain would run again for each.
+Round each call, unary or streaming: a `CallContext` (request id, deadline), the contract's bounds of the
+request, authentication and the contract's access policy, errors as `google.rpc.Status`, RED metrics.
+Wrapping handlers when they are added costs nothing a call; grpc's own interceptor chain would run again for
+each.
 
     server = create_server(authenticator=authenticator)
     server.add(Servicer(service), keys_pb2_grpc.add_KeysServiceServicer_to_server)
@@ -17,6 +18,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from functools import partial
 from time import monotonic, perf_counter
 from typing import Any, Final, Protocol, cast
 
@@ -26,15 +28,18 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from servicekit import log, tracing
-from servicekit.context import REQUEST_ID_HEADER, CallContext, current, enter
+from servicekit.context import REQUEST_ID_HEADER, CallContext, Locate, current, enter
+from servicekit.edge import Edge
 from servicekit.errors import Internal, SigngateError
 from servicekit.principal import Principal
+from servicekit.rpc.bounds import MAX_MESSAGE, Parse, Read, readers
+from servicekit.rpc.callers import Callers, callers_of
 from servicekit.rpc.limits import error_metadata
 from servicekit.rpc.policy import OPEN, enforce, policies
 from servicekit.rpc.status import CODES, DETAILS_KEY, to_status
 from servicekit.rpc.tracing import served, served_stream
 from servicekit.telemetry import IN_FLIGHT, RPC_DURATION, Series
-from signgate.common.v1.policy_pb2 import Policy
+from signgate.common.v1.policy_pb2 import ACCESS_INTERNAL, Policy
 
 LIVENESS: Final = "liveness"
 """The health service's name for "this process runs its loop"; "" is readiness."""
@@ -42,16 +47,19 @@ LIVENESS: Final = "liveness"
 ACCEPTING: Final = "accepting"
 """The health service's name for "not told to stop"; peers' channels watch it, and leave in time."""
 
-MAX_MESSAGE: Final = 4 * 1024 * 1024
-"""Bytes of one message, either way."""
-
 # Details travel in a trailer, and HTTP/2 peers commonly take 8 KiB of those.
 _max_details: Final = 5_500
+_abort_timeout: Final = 5.0
+"""How long a call may wait, in seconds, for a client that does not read to take its error."""
 
 SERVER_OPTIONS: Final = (
     ("grpc.max_receive_message_length", MAX_MESSAGE),
     ("grpc.max_send_message_length", MAX_MESSAGE),
     ("grpc.max_concurrent_streams", 4096),
+    # Above as many as the edge lets in at once: the runtime cancels calls at random, anyone's, from 1,000 on
+    # that arrive faster than this process takes them up.
+    ("grpc.server.max_pending_requests", 16_384),
+    ("grpc.server.max_pending_requests_hard_limit", 32_768),
     ("grpc.keepalive_time_ms", 30_000),
     ("grpc.keepalive_timeout_ms", 10_000),
     ("grpc.keepalive_permit_without_calls", 1),
@@ -67,6 +75,8 @@ Metadata = Iterable[tuple[str, str | bytes]]
 Context = ServicerContext[Any, Any]
 Behaviour = Callable[[Any, Context], Awaitable[Any]]
 StreamBehaviour = Callable[[Any, Context], AsyncIterator[Any]]
+Prove = Callable[[Metadata], object]
+"""Raises unless the calling service may call."""
 
 _log = log.get("rpc")
 
@@ -96,8 +106,16 @@ class Registrar(Protocol):
 class RpcServer:
     """Servicers in, one listening server out. Use `create_server`."""
 
-    def __init__(self, authenticator: Authenticator | None, deferred: frozenset[str]) -> None:
+    def __init__(
+        self,
+        authenticator: Authenticator | None,
+        deferred: frozenset[str],
+        callers: Callers | None,
+        edge: Edge,
+    ) -> None:
         self._authenticator = authenticator
+        self._callers = callers
+        self._edge = edge
         self._deferred = deferred
         self._server = grpc.aio.server(options=SERVER_OPTIONS)
         self._names: list[str] = []
@@ -108,8 +126,9 @@ class RpcServer:
     def add(self, servicer: object, register: Callable[[Any, Any], None]) -> None:
         """Serve a servicer; `register` is the generated `add_…Servicer_to_server`.
 
-        Raises `PolicyMissingError` for a method without access policy, `TypeError` for a handler that is
-        not asynchronous, `ValueError` where a method needs authentication and there is none.
+        Raises `PolicyMissingError` for a method without access policy, `UnboundedFieldError` for one whose
+        request has a field without a bound, `TypeError` for a handler that is not asynchronous, `ValueError`
+        if a method needs authentication, or an authenticated service, and nothing here can provide it.
         """
         register(servicer, self)
 
@@ -117,9 +136,9 @@ class RpcServer:
         self, service_name: str, method_handlers: dict[str, grpc.RpcMethodHandler[Any, Any]]
     ) -> None:
         """See `Registrar`: wraps each handler and hands it to the real server."""
-        policy = policies(service_name)
+        policy, reader = policies(service_name), readers(service_name)
         wrapped = {
-            name: self._wrap(f"{service_name}/{name}", handler, policy[name])
+            name: self._wrap(f"{service_name}/{name}", handler, policy[name], reader[name])
             for name, handler in method_handlers.items()
         }
         self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service_name, wrapped),))
@@ -128,9 +147,14 @@ class RpcServer:
     def add_generic_rpc_handlers(self, handlers: Sequence[grpc.GenericRpcHandler]) -> None:
         """See `Registrar`: nothing to do, the registered methods are the same ones."""
 
-    def listen(self, address: str) -> int:
-        """Bind `host:port`; returns the port. Raises `RuntimeError` when it is taken."""
-        return self._server.add_insecure_port(address)
+    def listen(self, address: str, credentials: grpc.ServerCredentials | None = None) -> int:
+        """Bind `host:port`, for TLS if there are `credentials`; returns the port.
+
+        Raises `RuntimeError` when it is taken.
+        """
+        if credentials is None:
+            return self._server.add_insecure_port(address)
+        return self._server.add_secure_port(address, credentials)
 
     async def start(self) -> None:
         """Begin to serve: alive at once, ready only when `set_ready(True)` says so."""
@@ -168,7 +192,11 @@ class RpcServer:
         await self._server.stop(grace)
 
     def _wrap(
-        self, name: str, handler: grpc.RpcMethodHandler[Any, Any], policy: Policy
+        self,
+        name: str,
+        handler: grpc.RpcMethodHandler[Any, Any],
+        policy: Policy,
+        reader: Callable[[Parse], Read],
     ) -> grpc.RpcMethodHandler[Any, Any]:
         self._unknown_deferred.discard(name)
         authenticator = None
@@ -176,7 +204,15 @@ class RpcServer:
             authenticator = self._authenticator
             if authenticator is None:
                 raise ValueError(f"{name} asks for a credential, but the server has no authenticator")
-        calls = _Calls(name)
+        read = reader(cast("Parse", handler.request_deserializer))
+        prove = None
+        if policy.access == ACCESS_INTERNAL:
+            if self._callers is None:
+                raise ValueError(f"{name} is internal, but the server cannot identify the calling service")
+            prove = partial(self._callers.require, allowed=callers_of(policy))
+        # One request is read inside the call, so that an error leaves as any other; a stream's are read
+        # where its handler asks for the next.
+        calls = _Calls(name, self._edge, prove, None if handler.request_streaming else read)
         shape = (bool(handler.request_streaming), bool(handler.response_streaming))
         make = _makers[shape]
         behaviour = (
@@ -200,7 +236,7 @@ class RpcServer:
             "grpc.RpcMethodHandler[Any, Any]",
             make(
                 outer,
-                request_deserializer=handler.request_deserializer,
+                request_deserializer=read if handler.request_streaming else None,
                 response_serializer=handler.response_serializer,
             ),
         )
@@ -217,21 +253,28 @@ _makers: Final[dict[tuple[bool, bool], Callable[..., object]]] = {
 class _Calls:
     """What is the same for all calls of one method."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, edge: Edge, prove: Prove | None, read: Read | None) -> None:
         self._name = name
+        self._locate = edge.address
+        self._prove = prove
+        self._read = read
         self._ok = RPC_DURATION.series(name, "OK")
         self._logged: dict[str, float] = {}
 
     def coroutine(self, behaviour: Behaviour) -> Behaviour:
         """Wrap a handler that returns one response (or writes its stream to the context)."""
-        ok = self._ok
+        ok, locate, prove, read = self._ok, self._locate, self._prove, self._read
 
         async def call(request: Any, context: Context) -> Any:
             started = perf_counter()
             IN_FLIGHT.value += 1
-            here = _begin(context)
+            here = _begin(context, locate)
             series = ok
             try:
+                if prove is not None:
+                    prove(here.metadata)
+                if read is not None:
+                    request = read(request)
                 return await behaviour(request, context)
             except BaseException as error:
                 series = self._series(error, context)
@@ -245,15 +288,18 @@ class _Calls:
 
     def generator(self, behaviour: StreamBehaviour) -> StreamBehaviour:
         """Wrap a handler that yields its responses. Closing the stream closes the handler."""
-        ok = self._ok
+        ok, locate, prove, read = self._ok, self._locate, self._prove, self._read
 
         async def call(request: Any, context: Context) -> AsyncIterator[Any]:
             started = perf_counter()
             IN_FLIGHT.value += 1
-            here = _begin(context)
+            here = _begin(context, locate)
             series = ok
-            responses = behaviour(request, context)
+            responses: Any = None
             try:
+                if prove is not None:
+                    prove(here.metadata)
+                responses = behaviour(request if read is None else read(request), context)
                 async for response in responses:
                     yield response
             except BaseException as error:
@@ -263,7 +309,8 @@ class _Calls:
             finally:
                 IN_FLIGHT.value -= 1
                 series.observe(perf_counter() - started)
-                await responses.aclose()  # type: ignore[attr-defined]  # an async generator, checked
+                if responses is not None:
+                    await responses.aclose()
 
         return call
 
@@ -294,7 +341,12 @@ class _Calls:
             # Reason first, everything else as far as it fits.
             del status.details[-1]
         trailing = (*_trailing(context), *error_metadata(known), (DETAILS_KEY, packed))
-        await context.abort(CODES[known.status], known.message, trailing)
+        try:
+            async with asyncio.timeout(_abort_timeout):
+                await context.abort(CODES[known.status], known.message, trailing)
+        except TimeoutError:
+            # The status waits behind messages that the client does not read; it is sent when it does.
+            raise AbortError(known.reason) from None
 
     def _may_log(self, reason: str) -> bool:
         """Once a second for each reason: an outage must not turn into a flood of equal lines."""
@@ -345,7 +397,7 @@ def _told(name: str, outer: Any) -> Any:
     return call
 
 
-def _begin(context: Context) -> CallContext:
+def _begin(context: Context, locate: Locate) -> CallContext:
     metadata = cast("Metadata", context.invocation_metadata())
     request_id = None
     for key, value in metadata:
@@ -354,7 +406,7 @@ def _begin(context: Context) -> CallContext:
             break
     left = cast("float | None", context.time_remaining())
     deadline = None if left is None else monotonic() + left
-    here = CallContext(cast("str | None", request_id), deadline, metadata)
+    here = CallContext(cast("str | None", request_id), deadline, metadata, locate, context.peer)
     enter(here)
     return here
 
@@ -372,11 +424,18 @@ def _code_name(context: Context) -> str:
     return names.get(getattr(code, "value", (code,))[0], "UNKNOWN")
 
 
-def create_server(*, authenticator: Authenticator | None = None, deferred: Iterable[str] = ()) -> RpcServer:
+def create_server(
+    *,
+    authenticator: Authenticator | None = None,
+    deferred: Iterable[str] = (),
+    callers: Callers | None = None,
+    edge: Edge | None = None,
+) -> RpcServer:
     """A server without servicers yet.
 
-    `authenticator` may be missing only where every method is public or internal. `deferred` names
-    methods (`signgate.signer.v1.SignerService/Sign`) whose handler authenticates and enforces the
-    policy by itself; naming one that is not served fails at start.
+    `authenticator` may be missing only where every method is public or internal, `callers` only where
+    none is internal. `deferred` names methods (`signgate.signer.v1.SignerService/Sign`) whose handler
+    authenticates and enforces the policy by itself; naming one that is not served fails at start.
+    `edge` tells callers' addresses; without it they are the connections' own.
     """
-    return RpcServer(authenticator, frozenset(deferred))
+    return RpcServer(authenticator, frozenset(deferred), callers, edge or Edge())

@@ -6,7 +6,7 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from importlib.util import find_spec
 from pathlib import Path
@@ -16,6 +16,7 @@ import grpc
 
 from servicekit.rpc import create_channel, create_server
 from servicekit.rpc.server import Authenticator, RpcServer
+from servicekit.testing.identity import shared
 
 
 def free_port() -> int:
@@ -30,10 +31,14 @@ async def serving(
     *servicers: tuple[object, Callable[[Any, Any], None]],
     authenticator: Authenticator | None = None,
     deferred: Iterable[str] = (),
+    name: str = "keys",
 ) -> AsyncIterator[grpc.aio.Channel]:
-    """A channel to a real server in this process: `(servicer, generated add function)` each."""
-    async with listening(*servicers, authenticator=authenticator, deferred=deferred) as (_, port):
-        channel = create_channel(f"127.0.0.1:{port}")
+    """A signer's channel to a real server in this process: `(servicer, generated add function)` each.
+
+    `name`: which service it is, for internal methods.
+    """
+    async with listening(*servicers, authenticator=authenticator, deferred=deferred, name=name) as (_, port):
+        channel = create_channel(f"127.0.0.1:{port}", peer=shared().peer("signer", name))
         try:
             yield channel
         finally:
@@ -45,9 +50,16 @@ async def listening(
     *servicers: tuple[object, Callable[[Any, Any], None]],
     authenticator: Authenticator | None = None,
     deferred: Iterable[str] = (),
+    name: str = "keys",
 ) -> AsyncIterator[tuple[RpcServer, int]]:
     """The server itself, ready, and its port: for tests that bring a channel of their own."""
-    server = create_server(authenticator=authenticator, deferred=deferred)
+    identities = shared()
+    server = create_server(
+        authenticator=authenticator,
+        deferred=deferred,
+        callers=identities.callers(name),
+        edge=identities.edge(),
+    )
     for servicer, register in servicers:
         server.add(servicer, register)
     port = server.listen("127.0.0.1:0")
@@ -68,12 +80,16 @@ def redis_binary() -> Path:
 
 
 class RedisProcess:
-    """A redis-server of the test's own, which it may stop and start again on the same port."""
+    """A redis-server of the test's own, which it may stop and start again on the same port.
 
-    def __init__(self, directory: Path) -> None:
+    `always`: options of every start.
+    """
+
+    def __init__(self, directory: Path, always: Sequence[str] = ()) -> None:
         self.port = free_port()
         self.url = f"redis://127.0.0.1:{self.port}/0"
         self._directory = directory
+        self._always = tuple(always)
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self, *options: str) -> None:
@@ -82,7 +98,7 @@ class RedisProcess:
             [
                 str(redis_binary()),
                 *("--port", str(self.port), "--bind", "127.0.0.1", "--save", ""),
-                *("--dir", str(self._directory), "--daemonize", "no", *options),
+                *("--dir", str(self._directory), "--daemonize", "no", *self._always, *options),
             ],
             stdout=subprocess.DEVNULL,
         )
@@ -106,10 +122,10 @@ class RedisProcess:
 
 
 @contextmanager
-def redis_server(*options: str) -> Iterator[RedisProcess]:
+def redis_server(*options: str, always: Sequence[str] = ()) -> Iterator[RedisProcess]:
     """A running redis-server without persistence, unless `options` say otherwise."""
     with tempfile.TemporaryDirectory(prefix="signgate-redis-") as directory:
-        server = RedisProcess(Path(directory))
+        server = RedisProcess(Path(directory), always)
         server.start(*options)
         try:
             yield server

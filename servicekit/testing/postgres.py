@@ -32,6 +32,7 @@ from servicekit.testing.network import free_port
 
 REPOSITORY: Final = Path(__file__).resolve().parents[2]
 MIGRATIONS: Final = REPOSITORY / "db" / "migrations"
+CONTRACT: Final = REPOSITORY / "db" / "contract"
 SUPERUSER: Final = "postgres"
 LOGIN_ROLES: Final = ("signgate_auth", "signgate_keys", "signgate_quota", "signgate_logger")
 DEFAULT_VERSION: Final = 18
@@ -84,13 +85,20 @@ class Database:
         """Run SQL as the superuser; what it returned, unaligned. Raises `CalledProcessError`."""
         return _psql(self.dsn(), sql)
 
-    def migrate(self, role: str = SUPERUSER) -> None:
-        """Bring it up to date, as a role. Raises `RuntimeError` with dbmate's own words."""
+    def migrate(self, role: str = SUPERUSER, *folders: Path) -> None:
+        """Bring it up to date, as a role. Raises `RuntimeError` with dbmate's own words.
+
+        `folders`: what to run instead of all there is, db/migrations and then db/contract.
+        """
+        for folder in folders or (MIGRATIONS, CONTRACT):
+            self._migrate(role, folder)
+
+    def _migrate(self, role: str, folder: Path) -> None:
         dbmate = shutil.which("dbmate", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
         if dbmate is None:
             raise RuntimeError("dbmate is not installed")
         done = subprocess.run(  # noqa: S603
-            [dbmate, "--url", self.dsn(role), "--migrations-dir", str(MIGRATIONS), "--no-dump-schema", "up"],
+            [dbmate, "--url", self.dsn(role), "--migrations-dir", str(folder), "--no-dump-schema", "up"],
             capture_output=True,
             text=True,
             check=False,

@@ -9,7 +9,7 @@ from __future__ import annotations
 import socket
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,13 +44,13 @@ class RedisClusterProcesses:
 
 
 @contextmanager
-def redis_cluster(*options: str) -> Iterator[RedisClusterProcesses]:
+def redis_cluster(*options: str, always: Sequence[str] = ()) -> Iterator[RedisClusterProcesses]:
     """A cluster that takes writes to every slot. Raises `RuntimeError` when it does not form in 20 s."""
     with ExitStack() as stack:
         masters = []
         for number in range(3):
             directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="signgate-cluster-")))
-            master = RedisProcess(directory)
+            master = RedisProcess(directory, always)
             master.port = _port_with_bus()
             master.url = f"redis://127.0.0.1:{master.port}/0"
             master.start(
