@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Iterable
 
 from servicekit import context
-from servicekit.authn import client_ip
 from services.auth.domain import Client
+
+_read, _kept = 512, 256
+"""Characters of a user agent that are looked at, and kept."""
 
 Pairs = Iterable[tuple[str, str | bytes]]
 
 
 def client_of(metadata: Pairs) -> Client:
-    """The caller's address as the edge saw it, "" when it is none; keys are lower case."""
-    pairs = list(metadata)
-    agent = next((str(value) for key, value in pairs if key == "user-agent"), "")
-    try:
-        ip = str(ipaddress.ip_address(client_ip(pairs)))
-    except ValueError:
-        ip = ""
-    return Client(ip=ip, user_agent=_printable(agent)[:256], request_id=context.request_id())
+    """The current call's client: its address (see `servicekit.edge`) and program; keys are lower case."""
+    agent = next((str(value) for key, value in metadata if key == "user-agent"), "")
+    program = _printable(agent[:_read])[:_kept]
+    return Client(ip=context.client_ip(), user_agent=program, request_id=context.request_id())
 
 
 def _printable(text: str) -> str:

@@ -9,17 +9,14 @@ from limits import parse as parse_rate
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 from pydantic_settings import NoDecode
 
-from servicekit.config import ListenAddress, ServiceSettings
+from servicekit.config import ListenAddress, listed
+from servicekit.inside import InsideSettings
 from servicekit.mail import SmtpSettings
 
 
 def _rate(text: str) -> str:
     parse_rate(text)  # raises ValueError
     return text
-
-
-def _listed(text: object) -> object:
-    return [part.strip() for part in text.split(",") if part.strip()] if isinstance(text, str) else text
 
 
 def _bare(url: str) -> str:
@@ -29,13 +26,13 @@ def _bare(url: str) -> str:
 
 
 Rate = Annotated[str, AfterValidator(_rate)]
-"""Such as `10 per 5 minutes`: a moving window."""
+"""Such as `10 per 5 minutes`: a sliding window."""
 Url = Annotated[str, AfterValidator(_bare)]
 Seconds = Annotated[int, Field(gt=0)]
 Pepper = Annotated[SecretStr, Field(min_length=32)]
 
 
-class AuthSettings(ServiceSettings, SmtpSettings):
+class AuthSettings(InsideSettings, SmtpSettings):
     """What the auth service is told. Times are seconds.
 
     `jwt_issuer`: this service's address as browsers see it, `https://…/auth/v1`; mailed links begin
@@ -47,12 +44,17 @@ class AuthSettings(ServiceSettings, SmtpSettings):
     `reuse_window`: for how long a used refresh token gives further live ones, for tabs that refresh
     at once. `session_inactivity`: a session that is not refreshed for so long is over.
     `fresh_sign_in`: how old a sign-in may be to change a password without further proof.
+    `hash_threads`: passwords hashed at once. `hash_queue`: the most that wait; `hash_max_wait`: the longest
+    estimated wait. Beyond either, OVERLOADED.
     `even_answer`: answers that could tell whether an address is known come at multiples of this.
+    `limits_redis_url`: a separate Redis for the rate limit counters, because unauthenticated callers
+    determine their number (deploy/redis/limits.conf); without it they share `redis_url`'s memory.
     Rates: see docs/accounts.md for what each limits.
     """
 
     postgres_dsn: SecretStr
     redis_url: SecretStr
+    limits_redis_url: SecretStr | None = None
     keys_addr: str
     http_listen: ListenAddress | None = None
     postgres_pool: Annotated[int, Field(ge=2)] = 8
@@ -64,7 +66,7 @@ class AuthSettings(ServiceSettings, SmtpSettings):
     token_pepper: Pepper
 
     site_url: Url
-    redirect_urls: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_listed)] = ()
+    redirect_urls: Annotated[tuple[str, ...], NoDecode, BeforeValidator(listed)] = ()
     signup_enabled: bool = True
     auto_confirm: bool = False
     secure_email_change: bool = True
@@ -85,6 +87,7 @@ class AuthSettings(ServiceSettings, SmtpSettings):
     argon2_parallelism: Annotated[int, Field(ge=1, le=8)] = 1
     hash_threads: Annotated[int, Field(ge=1, le=64)] = 2
     hash_queue: Annotated[int, Field(ge=1)] = 64
+    hash_max_wait: Annotated[float, Field(gt=0, le=30)] = 2.5
     even_answer: Annotated[float, Field(ge=0, le=5)] = 0.25
 
     mail_queue: Annotated[int, Field(ge=1)] = 1000

@@ -6,6 +6,7 @@ Nothing here shows an address, a hash or a secret in its `repr`, so every object
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -251,6 +252,8 @@ _address = re.compile(
     r"[a-z0-9!#$%&'*+/=?^_`{|}~.-]{1,64}@(?:[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\.)+[a-z](?:[a-z0-9-]{0,61}[a-z0-9])"
 ).fullmatch
 _longest_address: Final = 254
+_longest_label: Final = 63
+_dots = re.compile("[.\u3002\uff0e\uff61]")  # what IDNA takes for a dot (RFC 3490, section 3.1)
 _no_address: Final = "this is no e-mail address"
 
 
@@ -260,9 +263,13 @@ def normal_email(text: str, name: str = "email") -> str:
     A domain in another script becomes its IDNA form. Raises `ValidationFailed` for what can be no
     address, and for a local part beyond ASCII, which few mail servers take. Never quotes the address.
     """
+    if len(text) > _longest_address:
+        raise ValidationFailed(name, f"must have at most {_longest_address} characters")
     local, at, domain = text.strip().rpartition("@")
     if not at:
         raise ValidationFailed(name, "an e-mail address is required" if not text.strip() else _no_address)
+    if not all(map(_label_sized, _dots.split(domain))):
+        raise ValidationFailed(name, _no_address)
     try:
         email = f"{local}@{domain.encode('idna').decode()}".lower()
     except UnicodeError:
@@ -270,6 +277,15 @@ def normal_email(text: str, name: str = "email") -> str:
     if len(email) > _longest_address or ".." in email or not _address(email):
         raise ValidationFailed(name, _no_address)
     return email
+
+
+def _label_sized(label: str) -> bool:
+    """Whether a label can become one of 63 characters. Python's codec takes the square of its length in
+    time, before it looks at the length. Some letters stand for up to 18 others (NFKC), hence two looks.
+    """
+    if len(label) > _longest_label:
+        return False
+    return label.isascii() or len(unicodedata.normalize("NFKC", label)) <= _longest_label
 
 
 def pkce(challenge: str, method: str) -> Pkce | None:

@@ -1,6 +1,12 @@
-"""Rate limits in Redis, shared by all replicas: moving windows by the library `limits`.
+"""Rate limits in Redis, shared by all replicas: sliding windows by the library `limits`.
 
-A limit is named for what it counts and by whom. Names of accounts go into Redis as a keyed hash, for
+A counter always has two numbers: the previous window, weighted by its overlap with the sliding window, and
+the current one. Unauthenticated callers determine the number of counters, so these have a separate store
+(deploy/redis/limits.conf). The limits by address come first: an address over its limit creates no counters
+for accounts.
+
+A limit is named for what it counts and for whom. An IPv6 address counts as its /64, the smallest network of
+one customer. Names of accounts go into Redis as a keyed hash, for
 a key in Redis is a place where an address must not stand. Fails closed: while Redis is away nothing
 can be counted, so nothing that is limited is done (`RedisUnavailable`); access tokens can't be
 checked against the deny-set then either.
@@ -12,11 +18,15 @@ import hashlib
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, Final, Literal
+from urllib.parse import parse_qsl
 
 from limits import RateLimitItem, parse
 from limits.aio.storage import RedisClusterStorage, RedisStorage
-from limits.aio.strategies import MovingWindowRateLimiter
+from limits.aio.strategies import SlidingWindowCounterRateLimiter
+from redis.asyncio import BlockingConnectionPool
 
+from servicekit import redis_tls
+from servicekit.addresses import bucket
 from servicekit.clock import Clock
 from servicekit.errors import QuotaFacts, ResourceExhausted
 from servicekit.redis import translated
@@ -27,18 +37,22 @@ from services.auth.metrics import RATE_LIMITED
 Action = Literal["sign_in", "sign_up", "verify", "refresh", "mail", "factor"]
 By = Literal["ip", "account", "account_ip"]
 
-# setting → what is limited, counted by whom, and how people call it
+_connections: Final = 16
+_patience: Final = 2
+"""Seconds that a count may wait for one of them."""
+
+# setting → what is limited, counted by whom, and how people call it; of each action by address first
 LIMITS: Final[Mapping[str, tuple[Action, By, str]]] = {
     "rate_sign_in_ip": ("sign_in", "ip", "sign-ins from your network address"),
-    "rate_sign_in_account": ("sign_in", "account", "sign-ins to this account"),
     "rate_sign_in_account_ip": ("sign_in", "account_ip", "sign-ins to this account from your address"),
+    "rate_sign_in_account": ("sign_in", "account", "sign-ins to this account"),
     "rate_sign_up_ip": ("sign_up", "ip", "sign-ups from your network address"),
     "rate_verify_ip": ("verify", "ip", "codes tried from your network address"),
     "rate_verify_account": ("verify", "account", "codes tried for this account"),
     "rate_refresh_ip": ("refresh", "ip", "refreshes from your network address"),
+    "rate_mail_ip": ("mail", "ip", "mails asked for from your network address"),
     "rate_mail_address": ("mail", "account", "mails to this address"),
     "rate_mail_address_day": ("mail", "account", "mails to this address in a day"),
-    "rate_mail_ip": ("mail", "ip", "mails asked for from your network address"),
     "rate_factor_account": ("factor", "account", "second-factor codes tried for this account"),
 }
 
@@ -48,14 +62,32 @@ class RateLimits:
 
     def __init__(self, url: str, rates: Mapping[str, str], pepper: str, clock: Clock, **redis: Any) -> None:
         storage: RedisStorage | RedisClusterStorage
+        # The library's own type for its options knows numbers and texts only.
+        self._pool: Any = None
         if "+cluster://" in url:
+            # The library knows no scheme for a cluster by TLS, and takes no options from the URL.
+            plain, _, options = url.partition("?")
+            if plain.startswith("rediss"):
+                plain = plain.replace("rediss", "redis", 1)
+                redis |= {**dict(parse_qsl(options)), "ssl": True}
             storage = RedisClusterStorage(
-                f"async+{url}", implementation="redispy", key_prefix="auth:rate", **redis
+                f"async+{plain}", implementation="redispy", key_prefix="auth:rate", **redis
             )
         else:
-            storage = RedisStorage(f"async+{url}", implementation="redispy", key_prefix="auth:rate", **redis)
-        self._limiter = MovingWindowRateLimiter(storage)
+            # What waits for a connection takes no memory of the store; connections do, some 20 KB each.
+            self._pool = BlockingConnectionPool.from_url(
+                url, max_connections=_connections, timeout=_patience, **redis
+            )
+            storage = RedisStorage(
+                f"async+{url}",
+                implementation="redispy",
+                key_prefix="auth:rate",
+                connection_pool=self._pool,
+            )
+        self._limiter = SlidingWindowCounterRateLimiter(storage)
         self._storage: Any = storage
+        bridge: Any = storage.bridge  # typed without what it has for Redis
+        redis_tls.share(bridge.get_connection())
         self._clock = clock
         self._key = hashlib.sha256(f"signgate.auth.rate|{pepper}".encode()).digest()
         self._items = {name: parse(text) for name, text in rates.items()}
@@ -63,8 +95,8 @@ class RateLimits:
     async def hit(self, action: Action, client: Client, account: str = "") -> None:
         """Count one action against all its limits, or raise the first that is used up.
 
-        `account` is whose account it is about: an address or an id; unknown ones count alike. Limits
-        by address are passed over where the caller's is unknown: such calls did not come by the edge.
+        `account` is whose account it is about: an address or an id; unknown ones count alike. Limits by
+        address count an IPv6 /64 as one, and are passed over where the caller's address is not known.
         """
         for name, (limited, by, spoken) in LIMITS.items():
             who = self._who(by, client, account)
@@ -88,13 +120,15 @@ class RateLimits:
     async def close(self) -> None:
         """Close the connections."""
         await self._storage.bridge.get_connection().aclose()
+        if self._pool is not None:
+            await self._pool.disconnect()
 
     def _who(self, by: By, client: Client, account: str) -> str:
         if by == "ip":
-            return client.ip
+            return bucket(client.ip)
         if not account or (by == "account_ip" and not client.ip):
             return ""
-        text = account if by == "account" else f"{account}|{client.ip}"
+        text = account if by == "account" else f"{account}|{bucket(client.ip)}"
         return hashlib.blake2b(text.encode(), key=self._key, digest_size=16).hexdigest()
 
     def _over(

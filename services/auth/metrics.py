@@ -11,3 +11,9 @@ MAILS: Final = Counter(
     "signgate_auth_mails", "Letters by what became of them: sent, refused, given_up.", ("outcome",)
 )
 MAILS_WAITING: Final = Gauge("signgate_auth_mails_waiting", "Letters that wait for the mail server.")
+HASHES_WAITING: Final = Gauge("signgate_auth_hashes_waiting", "Passwords that wait to be hashed.")
+HASHES_REFUSED: Final = Counter(
+    "signgate_auth_hashes_refused",
+    "Passwords not hashed: full (too many wait), or share (too many of that address do).",
+    ("why",),
+)

@@ -12,6 +12,7 @@ from servicekit import log
 from servicekit.authn import CredentialAuthenticator
 from servicekit.clock import SystemClock, SystemEntropy, SystemIds
 from servicekit.errors import Unavailable
+from servicekit.inside import Inside
 from servicekit.keyset import KeySetFile
 from servicekit.mail import Smtp
 from servicekit.peers import KeyServiceClient
@@ -46,7 +47,8 @@ async def compose(runtime: Runtime) -> None:
     if not isinstance(settings, AuthSettings):
         raise TypeError("auth's settings")
     clock, ids = SystemClock(), SystemIds()
-    pepper, redis_url = settings.token_pepper.get_secret_value(), settings.redis_url.get_secret_value()
+    inside = Inside.of("auth", settings, clock)
+    pepper, redis_url = settings.token_pepper.get_secret_value(), settings.redis_address()
     keys = KeySetFile(settings.jwt_keyset_file, clock)
     database = await runtime.connect(
         "PostgreSQL",
@@ -55,12 +57,15 @@ async def compose(runtime: Runtime) -> None:
         ),
     )
     redis = await runtime.connect("Redis", lambda: open_redis(redis_url, timeout=_redis_timeout, name="auth"))
+    if settings.limits_redis_url is None:
+        _log.warning("the rate limits' counters share the memory that signing needs")
     limits = RateLimits(
-        redis_url,
+        settings.other_redis_address("limits_redis_url") or redis_url,
         {name: getattr(settings, name) for name in LIMITS},
         pepper,
         clock,
         socket_timeout=_redis_timeout,
+        client_name="auth-limits",
         **CONNECTIONS,
     )
     runtime.stack.push_async_callback(limits.close)
@@ -97,19 +102,19 @@ async def compose(runtime: Runtime) -> None:
             rules=rules(settings),
         )
     )
-    keys_channel = await runtime.enter(create_channel(settings.keys_addr))
+    keys_channel = await runtime.enter(create_channel(settings.keys_addr, peer=inside.peer("keys")))
     issuer = Issuer(settings.jwt_issuer, "", settings.jwt_audience)
     authenticator = CredentialAuthenticator(
         JwtVerifier([issuer], clock=clock, keys={issuer.name: OwnKeys(keys)}),
         denials,
         KeyServiceClient(keys_channel),
     )
-    server = create_server(authenticator=authenticator)
+    server = create_server(authenticator=authenticator, callers=inside.callers, edge=inside.edge)
     server.add(AuthServicer(service), add_AuthServiceServicer_to_server)
     server.add(AuthAdminServicer(service), add_AuthAdminServiceServicer_to_server)
     runtime.readiness("postgres", database.ping)
     if settings.http_listen is not None:
-        await runtime.serve_http(create_app(service, authenticator), settings.http_listen)
+        await runtime.serve_http(create_app(service, authenticator, inside.edge), settings.http_listen)
     await runtime.serve(server, settings.grpc_listen)
 
 
@@ -144,7 +149,9 @@ def _passwords(settings: AuthSettings) -> Passwords:
         memory_cost=settings.argon2_memory_kib,
         parallelism=settings.argon2_parallelism,
     )
-    return Passwords(hasher, threads=settings.hash_threads, queue=settings.hash_queue)
+    return Passwords(
+        hasher, threads=settings.hash_threads, queue=settings.hash_queue, max_wait=settings.hash_max_wait
+    )
 
 
 def _outbox(settings: AuthSettings, clock: SystemClock) -> Outbox:

@@ -9,6 +9,7 @@ from starlette.responses import JSONResponse, Response
 
 from servicekit import context
 from servicekit.errors import InvalidArgument
+from servicekit.http import unless_gone
 from services.auth.domain import OtpType, SignOutScope
 from services.auth.errors import ValidationFailed
 from services.auth.http import present
@@ -41,8 +42,10 @@ class Accounts:
     async def token(self, request: Request) -> Response:
         given, grant = await body(request), query(request, "grant_type")
         if grant == "password":
-            issued = await self._service.signin.sign_in(
-                given.text("email"), given.text("password"), client(request)
+            # A caller that disconnects leaves the hash queue.
+            issued = await unless_gone(
+                request,
+                self._service.signin.sign_in(given.text("email"), given.text("password"), client(request)),
             )
         elif grant == "refresh_token":
             issued = await self._service.sessions.refresh(given.text("refresh_token"), client(request))

@@ -2,29 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Final
 from uuid import UUID
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from servicekit import context
-from services.auth.domain import Purpose
 from services.auth.errors import UserNotFound, ValidationFailed
 from services.auth.http import present
 from services.auth.http.bodies import body, number, path_id, query
+from services.auth.http.openapi import LINKS
 from services.auth.http.routing import client
 from services.auth.service import AuthService
 from services.auth.service.admin import DEFAULT_PAGE, MAX_PAGE, NewUser, UserChange
-
-LINKS: Final[dict[str, Purpose]] = {
-    "signup": "signup",
-    "invite": "invite",
-    "magiclink": "magiclink",
-    "recovery": "recovery",
-    "email_change_current": "email_change_current",
-    "email_change_new": "email_change_new",
-}
 
 
 class Admin:

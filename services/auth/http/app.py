@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from typing import Final
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
-from starlette.routing import Mount, Route
+from starlette.routing import Mount, Route, Router
 
+from servicekit.edge import Edge
 from servicekit.rpc.server import Authenticator
 from services.auth.http.accounts import Accounts
 from services.auth.http.admin import Admin
@@ -24,19 +26,23 @@ JWKS_MAX_AGE: Final = 600
 """Seconds for which the key set may be kept; a rotated-in key is published for so long before it signs."""
 
 
-def create_app(service: AuthService, authenticator: Authenticator) -> Starlette:
-    """The application, without any state of its own."""
-    return Starlette(
-        routes=[Mount("/auth/v1", routes=routes(service, authenticator))],
-        exception_handlers={HTTPException: _not_served},
-    )
+def create_app(service: AuthService, authenticator: Authenticator, edge: Edge) -> Starlette:
+    """The application. It has no state.
+
+    A path with an extra slash is not found, as in Supabase Auth: Starlette's redirect would use the request's
+    Host header.
+    """
+    served = Router(routes(service, authenticator, edge), redirect_slashes=False)
+    app = Starlette(routes=[Mount("/auth/v1", app=served)], exception_handlers={HTTPException: _not_served})
+    app.router.redirect_slashes = False
+    return app
 
 
-def routes(service: AuthService, authenticator: Authenticator) -> list[Route]:
+def routes(service: AuthService, authenticator: Authenticator, edge: Edge) -> list[Route]:
     """Every path below `/auth/v1`, with the RPC whose policy it has; without one it is public."""
     accounts, factors, admin = Accounts(service), Factors(service), Admin(service)
     page, site = Page(service, accounts), _Site(service)
-    route = Routes(authenticator).route
+    route = Routes(authenticator, edge).route
     return [
         route("GET", "/health", site.health),
         route("GET", "/settings", site.settings),
@@ -83,7 +89,7 @@ class _Site:
 
     def __init__(self, service: AuthService) -> None:
         self._service = service
-        self._openapi = document()
+        self._openapi = json.dumps(document()).encode()  # once: anyone may ask, as often as they like
 
     async def health(self, _: Request) -> Response:
         return JSONResponse({"name": "signgate-auth", "description": "Signgate accounts"})
@@ -107,7 +113,7 @@ class _Site:
         return JSONResponse(self._service.tokens.jwks(), headers=headers)
 
     async def openapi(self, _: Request) -> Response:
-        return JSONResponse(self._openapi)
+        return Response(self._openapi, media_type="application/json")
 
 
 async def _not_served(request: Request, error: Exception) -> Response:

@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Any, Final, NoReturn
+from typing import Any, NoReturn
 from uuid import UUID
 
 from starlette.requests import Request
 
 from servicekit.errors import InvalidArgument
+from servicekit.route_limits import RouteLimits
 from services.auth import domain
 from services.auth.domain import Pkce
 from services.auth.errors import ValidationFailed
 from services.auth.service.kit import storable
-
-MAX_BODY: Final = 64 * 1024
-"""Bytes of a request's body."""
 
 
 class BadJson(InvalidArgument):
@@ -24,13 +22,6 @@ class BadJson(InvalidArgument):
 
     reason = "BAD_JSON"
     message = "The body must be a JSON object in UTF-8."
-
-
-class BodyTooLarge(InvalidArgument):
-    """The body is longer than any that is meant well."""
-
-    reason = "BODY_TOO_LARGE"
-    message = "The body must have at most 64 KiB."
 
 
 class Body:
@@ -75,16 +66,14 @@ class Body:
 
 async def raw(request: Request) -> bytes:
     """The body. Raises `BodyTooLarge`."""
-    received = bytearray()
-    async for part in request.stream():
-        received += part
-        if len(received) > MAX_BODY:
-            raise BodyTooLarge
-    return bytes(received)
+    return await _limits(request).read(request)
 
 
 async def body(request: Request) -> Body:
-    """The body as a JSON object; nothing at all counts as an empty one. Raises `BadJson`."""
+    """The body as a JSON object, its strings within the route's limits; nothing counts as an empty one.
+
+    Raises `BodyTooLarge`, `BadJson`, `InvalidArgument`.
+    """
     received = await raw(request)
     if not received.strip():
         return Body({})
@@ -94,7 +83,15 @@ async def body(request: Request) -> Body:
         raise BadJson from None
     if not isinstance(found, dict):
         raise BadJson
+    limits = _limits(request)
+    limits.check_texts(found, limits.members)
     return Body(found)
+
+
+def _limits(request: Request) -> RouteLimits:
+    """Those of the request's route; `routing` has put them there."""
+    limits: RouteLimits = request.state.limits
+    return limits
 
 
 def query(request: Request, name: str, default: str = "") -> str:

@@ -8,10 +8,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final, NamedTuple, get_args
 
-from services.auth.domain import OtpType, SignOutScope
-from services.auth.http.admin import LINKS
+from services.auth.domain import OtpType, Purpose, SignOutScope
 
 Json = dict[str, Any]
+
+LINKS: Final[dict[str, Purpose]] = {
+    "signup": "signup",
+    "invite": "invite",
+    "magiclink": "magiclink",
+    "recovery": "recovery",
+    "email_change_current": "email_change_current",
+    "email_change_new": "email_change_new",
+}
+"""The kinds of links that an administrator can have made."""
 
 
 class Operation(NamedTuple):
@@ -30,7 +39,7 @@ class Operation(NamedTuple):
 _pkce: Final = {"code_challenge": "text", "code_challenge_method": "text"}
 _attributes: Final = {
     "email": "email",
-    "password": "text",
+    "password": "new_password",
     "email_confirm": "flag",
     "user_metadata": "object",
     "app_metadata": "object",
@@ -46,7 +55,8 @@ OPERATIONS: Final = (
     Operation("GET", "/.well-known/jwks.json", "Public keys of access tokens", "public", {}, "Jwks"),
     Operation(
         "POST", "/signup", "Make an account; a session only where accounts confirm themselves", "public",
-        {"email": "email*", "password": "text*", "data": "object", **_pkce}, "UserOrSession", query=_redirect,
+        {"email": "email*", "password": "new_password*", "data": "object", **_pkce}, "UserOrSession",
+        query=_redirect,
     ),
     Operation(
         "POST", "/token", "Sign in by password, refresh token or PKCE code", "public",
@@ -76,7 +86,8 @@ OPERATIONS: Final = (
     Operation("GET", "/user", "The caller's account", "user", {}, "User"),
     Operation(
         "PUT", "/user", "Change the caller's account", "user",
-        {"email": "email", "password": "text", "data": "object", "nonce": "text", "current_password": "text",
+        {"email": "email", "password": "new_password", "data": "object", "nonce": "text",
+         "current_password": "text",
          **_pkce}, "User", query=_redirect,
     ),
     Operation(
@@ -107,8 +118,8 @@ OPERATIONS: Final = (
     ),
     Operation(
         "POST", "/admin/generate_link", "Make a code and a link, and mail nothing", "admin",
-        {"type": "link*", "email": "email*", "password": "text", "new_email": "email", "data": "object",
-         "redirect_to": "text"}, "User", query=_redirect,
+        {"type": "link*", "email": "email*", "password": "new_password", "new_email": "email",
+         "data": "object", "redirect_to": "text"}, "User", query=_redirect,
     ),
     Operation(
         "GET", "/admin/users", "Accounts, newest first", "admin", {}, "Users",
@@ -134,6 +145,8 @@ OPERATIONS: Final = (
 _types: Final[Mapping[str, Json]] = {
     "text": {"type": ["string", "null"]},
     "text*": {"type": "string"},
+    "new_password": {"type": ["string", "null"]},
+    "new_password*": {"type": "string"},
     "email": {"type": ["string", "null"], "format": "email"},
     "email*": {"type": "string", "format": "email"},
     "flag": {"type": ["boolean", "null"]},

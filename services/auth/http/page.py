@@ -13,6 +13,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 from servicekit.errors import SigngateError
+from servicekit.route_limits import RouteLimits
 from services.auth.domain import OtpType
 from services.auth.errors import ValidationFailed
 from services.auth.http.accounts import Accounts, otp_type
@@ -70,7 +71,7 @@ class Page:
         """A form is the button's and leads on; JSON is a client's and gets its session."""
         if request.headers.get("content-type", "").partition(";")[0].strip().lower() != FORM:
             return await self._accounts.verify(await body(request), request)
-        given = _form(await raw(request))
+        given = _form(await raw(request), request.state.limits)
         wanted = self._service.rules.redirect(given.text("redirect_to"))
         try:
             kind = otp_type(given.text("type"))
@@ -82,13 +83,15 @@ class Page:
         return _lead(followed.redirect_to or wanted, _success(followed, kind), query=bool(followed.auth_code))
 
 
-def _form(received: bytes) -> Body:
+def _form(received: bytes, limits: RouteLimits) -> Body:
     # Later names win, undecodable bytes become U+FFFD: neither can make a token good.
     try:
         pairs = parse_qs(received.decode("utf-8", "replace"), max_num_fields=FIELDS)
     except ValueError:
         raise ValidationFailed("form", f"must have at most {FIELDS} fields") from None
-    return Body({name: values[-1] for name, values in pairs.items()})
+    found = {name: values[-1] for name, values in pairs.items()}
+    limits.check_texts(found, {**limits.members, "token": limits.members["token_hash"]})
+    return Body(found)
 
 
 def _success(followed: Followed, kind: OtpType) -> dict[str, str]:

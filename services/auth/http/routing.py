@@ -1,6 +1,7 @@
 """What is the same round every handler: context, authentication, policy, errors, metrics.
 
-A handler that needs a caller names the RPC it stands beside; that RPC's policy, written in the contract,
+Each route has its own limits (`services.auth.http.limits`), which are checked before anything else. A
+handler that needs a caller names the RPC it stands beside; that RPC's policy, written in the contract,
 is the handler's. So the two faces can't come to differ in whom they let in.
 """
 
@@ -15,13 +16,14 @@ from starlette.routing import Route
 
 from servicekit import log
 from servicekit.authn import Metadata
-from servicekit.context import REQUEST_ID_HEADER, CallContext, enter
+from servicekit.edge import Edge
 from servicekit.errors import Internal, SigngateError
-from servicekit.http import observed
+from servicekit.http import entered, observed
 from servicekit.rpc.policy import enforce, policies
 from servicekit.rpc.server import Authenticator
 from services.auth.client import client_of
 from services.auth.domain import Client
+from services.auth.http.limits import LIMITS
 from services.auth.http.refusals import VERSION, VERSION_HEADER, refusal
 from signgate.auth.v1 import admin_pb2, auth_pb2
 
@@ -38,8 +40,9 @@ _log = log.get("http")
 class Routes:
     """Makes routes. `policy` is `Service/Method`, or `None` for a path that looks at no credential."""
 
-    def __init__(self, authenticator: Authenticator) -> None:
+    def __init__(self, authenticator: Authenticator, edge: Edge) -> None:
         self._authenticator = authenticator
+        self._edge = edge
         self._policies = {
             f"{service}/{name}": policy
             for service in (ACCOUNTS, ADMIN)
@@ -47,14 +50,16 @@ class Routes:
         }
 
     def route(self, method: str, path: str, handler: Handler, policy: str | None = None) -> Route:
-        """One route. Raises `KeyError` for a policy of an RPC that is not there."""
+        """One route. Raises `KeyError` for a path without limits, and for a policy of no RPC."""
+        limits = LIMITS[method, path]
         wanted = None if policy is None else self._policies[policy]
         name = f"http{path}/{method}"
 
         async def guarded(request: Request) -> Response:
-            here = CallContext(request.headers.get(REQUEST_ID_HEADER))
-            enter(here)
+            here = entered(request, self._edge)
             try:
+                limits.check(request)
+                request.state.limits = limits
                 if wanted is not None:
                     here.principal = await self._authenticator.authenticate(metadata(request))
                     enforce(wanted, here.principal)

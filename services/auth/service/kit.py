@@ -80,13 +80,15 @@ class Rules:
         Allowed are the site's own pages and what `redirect_urls` lists; so nobody can make our mails
         carry sessions to a page of their own.
         """
+        if len(wanted) > _longest_url:
+            return self.site_url
         own = wanted == self.site_url or wanted.startswith(self.site_url + "/")
         listed = any(
             wanted.startswith(url[:-1]) if url.endswith("*") else wanted == url for url in self.redirect_urls
         )
         # Nothing that a browser, a header or a table could read in two ways.
         plain = wanted.isascii() and wanted.isprintable() and not set(wanted) & set('\\"<> ')
-        return wanted if (own or listed) and plain and len(wanted) <= _longest_url else self.site_url
+        return wanted if (own or listed) and plain else self.site_url
 
 
 @dataclass(frozen=True, slots=True)

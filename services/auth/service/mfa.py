@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -57,6 +58,8 @@ class Mfa:
 
     def __init__(self, kit: Kit) -> None:
         self._kit, self._issuing = kit, Issuing(kit)
+        # A QR code takes a tenth of a second in the worst case: one at a time, and not in the event loop.
+        self._drawing = asyncio.Semaphore(1)
 
     async def enroll(
         self, principal: Principal, kind: str, name: str, issuer: str, client: Client
@@ -68,6 +71,7 @@ class Mfa:
         for field_name, text in (("friendly_name", name), ("issuer", issuer)):
             if len(text) > _name_limit or not text.isprintable() or not storable(text):
                 raise ValidationFailed(field_name, "must have at most 64 characters, all printable")
+        await kit.limits.hit("factor", client, str(principal.user_id))
         secret, factor_id = kit.secrets.totp_secret(), kit.ids.uuid7()
         async with kit.store.unit() as unit:
             user = _there(await unit.accounts.by_id(principal.user_id, lock=True))
@@ -82,7 +86,9 @@ class Mfa:
         uri = pyotp.TOTP(secret).provisioning_uri(
             name=user.email, issuer_name=issuer or kit.rules.totp_issuer
         )
-        return Enrolled(factor, secret, uri, _svg(uri))
+        async with self._drawing:
+            drawn = await asyncio.to_thread(svg, uri)
+        return Enrolled(factor, secret, uri, drawn)
 
     async def challenge(self, principal: Principal, factor_id: UUID, client: Client) -> tuple[UUID, datetime]:
         """Ask to prove a factor: the challenge's id and when it ends."""
@@ -213,9 +219,10 @@ def _alive(session: Session | None) -> Session:
     return session
 
 
-def _svg(uri: str) -> str:
+def svg(uri: str) -> str:
+    """The address as a QR code. Any mask can be read; trying all eight takes most of the time."""
     import segno  # noqa: PLC0415  # half a megabyte that only an enrolment needs
 
     out = io.BytesIO()
-    segno.make(uri, error="m").save(out, kind="svg", scale=4, xmldecl=False)
+    segno.make(uri, error="m", mask=3).save(out, kind="svg", scale=4, xmldecl=False)
     return out.getvalue().decode()

@@ -74,7 +74,7 @@ class Profile:
         proved = (
             await self._verify.nonce(user.id, nonce)
             if nonce
-            else await kit.passwords.matches(user.password_hash, password)
+            else await kit.passwords.matches(user.password_hash, password, client.ip)
         )
         if not proved:
             raise InvalidCredentials("The password or the nonce is wrong.")
@@ -96,12 +96,14 @@ class Profile:
     async def _change_password(
         self, principal: Principal, user: User, password: str, change: Change, client: Client
     ) -> None:
-        kit = self._kit
+        kit, stored, ip = self._kit, user.password_hash, client.ip
+        # A change costs up to three hashes, so it is counted before the first.
+        await kit.limits.hit("sign_in", client, str(user.id))
         check_new_password(password, kit.rules.password_min_length)
         await self._prove_owner(principal, user, change, client)
-        if user.password_hash is not None and await kit.passwords.matches(user.password_hash, password):
+        if stored is not None and await kit.passwords.matches(stored, password, ip):
             raise SamePassword
-        hashed = await kit.passwords.hash(password)
+        hashed = await kit.passwords.hash(password, ip)
         async with kit.store.unit() as unit:
             await unit.accounts.change(user.id, password_hash=hashed, password_changed_at=kit.clock.now())
             # Whoever got in by the old password, or a recovery mail, is out.
@@ -120,8 +122,8 @@ class Profile:
                 raise ReauthenticationNeeded("The nonce is wrong, was used, or has expired.")
             return
         if change.current_password:
-            await kit.limits.hit("sign_in", client, str(user.id))
-            if not await kit.passwords.matches(user.password_hash, change.current_password):
+            current = change.current_password
+            if not await kit.passwords.matches(user.password_hash, current, client.ip):
                 raise InvalidCredentials("The current password is wrong.")
             return
         if kit.rules.secure_password_change and not await self._fresh(principal):

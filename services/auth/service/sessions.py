@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 from uuid import UUID
 
 from servicekit.principal import Principal
@@ -20,6 +20,10 @@ from services.auth.service.kit import Kit
 
 if TYPE_CHECKING:
     from services.auth.store import Unit
+
+
+_longest_token: Final = 256
+"""Characters; ours have 43."""
 
 
 class Sessions:
@@ -39,6 +43,8 @@ class Sessions:
         Any other token that was exchanged before has been copied: its session ends.
         """
         kit = self._kit
+        if len(refresh_token) > _longest_token:
+            raise RefreshTokenNotFound
         await kit.limits.hit("refresh", client)
         hashed = kit.secrets.refresh_hash(refresh_token)
         stolen: Session | None = None

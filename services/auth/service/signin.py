@@ -24,7 +24,8 @@ class SignIn:
         async with self._even.on_failure():
             user = await self._prove(address, password, client)
         stored = user.password_hash or ""
-        fresh = await kit.passwords.hash(password) if kit.passwords.outdated(stored) else None
+        outdated = kit.passwords.outdated(stored)
+        fresh = await kit.passwords.hash(password, client.ip) if outdated else None
         async with kit.store.unit() as unit:
             now = await unit.accounts.by_id(user.id, lock=True)
             if now is None or now.password_hash != stored:
@@ -39,7 +40,7 @@ class SignIn:
         kit = self._kit
         async with kit.store.unit() as unit:
             user = await unit.accounts.by_email(address)
-        right = await kit.passwords.matches(user.password_hash if user else None, password)
+        right = await kit.passwords.matches(user.password_hash if user else None, password, client.ip)
         if user is None or not right:
             # Written for unknown addresses as well: both ways do the same work.
             async with kit.store.unit() as unit:

@@ -50,11 +50,11 @@ class SignUp:
         if not kit.rules.signup_enabled:
             raise SignupDisabled
         address, data = normal_email(email), metadata(data)
+        await kit.limits.hit("sign_up", client)  # before the look at 30,000 breached passwords
         check_new_password(password, kit.rules.password_min_length)
-        await kit.limits.hit("sign_up", client)
         await kit.limits.hit("mail", client, address)
         async with self._even.always():
-            hashed = await kit.passwords.hash(password)
+            hashed = await kit.passwords.hash(password, client.ip)
             letter = Letter("account_exists", address)
             async with kit.store.unit() as unit:
                 user = await self._account(unit, address, hashed, data)
