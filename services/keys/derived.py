@@ -69,6 +69,8 @@ class DerivedTokens:
 
     def verify(self, presented: str) -> Token:
         """What the token says, its end not yet looked at. Raises `KeyMalformed`: not one of ours."""
+        if len(presented) > apikey.TOKEN_MAX_LENGTH:
+            raise KeyMalformed
         digest = hashlib.sha256(presented.encode("utf-8", "replace")).digest()
         known = self._good.get(digest)
         if known is not None:
@@ -97,6 +99,6 @@ class DerivedTokens:
             )
             key = apikey.text_of(UUID(claims["sub"]))
             return Token(key, frozenset(str(claims["scope"]).split()), float(claims["exp"]))
-        except (jwt.PyJWTError, ValueError, KeyError, TypeError, AttributeError):
+        except (jwt.PyJWTError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
             # Signed by us these can't happen; unsigned they are anyone's text.
             raise KeyMalformed from None

@@ -8,6 +8,9 @@ from prometheus_client import Counter, Gauge
 
 RECORDS: Final = Gauge("signgate_keys_records", "Keys' records in memory.")
 RECORD_READS: Final = Counter("signgate_keys_record_reads", "Records read from PostgreSQL.")
+UNSEEN_REFUSED: Final = Counter(
+    "signgate_keys_unseen_refused", "Ids never seen before that were not read: too many such waited."
+)
 READ_FAILED: Final = Counter("signgate_keys_record_read_failed", "Reads of a list of records that failed.")
 INVALIDATED: Final = Counter(
     "signgate_keys_invalidated", "Records dropped by an invalidation, here or from afar."

@@ -9,9 +9,9 @@ says:
 
 An invalidation (`forget`) makes a record unusable at once, also one whose read is under way.
 Concurrent needs share reads: one list query is in flight, and what is asked for meanwhile is the
-next list. So the number of queries does not grow with the number of callers, and made-up ids of a
-flood cost one index look-up each in a shared list, whose answer "no such key" is kept as well, in a
-bounded table of its own that never pushes out a real record.
+next list. So the number of queries does not grow with the number of callers. Ids that were never seen
+have a separate batch query, at most `unseen` of them wait for it, and the answer "no such key" is kept in a
+separate bounded table. So a flood of invented ids neither delays nor evicts a real record.
 
 Records in use are read again ahead of the soft age by `keep_fresh`, so that callers seldom wait.
 """
@@ -28,7 +28,7 @@ from servicekit import apikey, log
 from servicekit.clock import Clock
 from servicekit.errors import Unavailable
 from services.keys.domain import Record, Validated
-from services.keys.metrics import INVALIDATED, READ_FAILED, RECORD_READS, RECORDS
+from services.keys.metrics import INVALIDATED, READ_FAILED, RECORD_READS, RECORDS, UNSEEN_REFUSED
 
 Read = Callable[[Collection[UUID]], Awaitable[Mapping[UUID, Record]]]
 
@@ -45,6 +45,7 @@ class Bounds:
 
     `patience`: how long a caller whose records all serve inside `hard` waits for a slow read.
     `rest`: how long after a failed read none is tried.
+    `unseen`: how many ids that were never seen may wait to be read; further ones can't be answered.
     """
 
     soft: float = 0.15
@@ -54,6 +55,7 @@ class Bounds:
     unknown_age: float = 2.0
     patience: float = 0.25
     rest: float = 0.25
+    unseen: int = 10_000
 
 
 class Entry:
@@ -82,11 +84,8 @@ class Records:
         self._unknown: dict[str, Entry] = {}
         self._used: set[str] = set()
         self._failed_at = NEVER
-        self._lock = asyncio.Lock()
-        self._wanted: dict[str, None] = {}
-        self._next: asyncio.Task[None] | None = None
-        self._reading: set[str] = set()
-        self._spoilt: set[str] = set()
+        self._seen = _Reads(self._read_list)
+        self._unseen = _Reads(self._read_list)
         RECORDS.set_function(lambda: len(self._known))
 
     def get(self, key: str, now: float) -> Entry | None:
@@ -121,11 +120,13 @@ class Records:
             keys = self.stale(keys, now)
             if not keys or now - self._failed_at < self._bounds.rest:
                 return
-            task = self._want(keys)
+            tasks = self._want(keys)
             warm = all(self.get(key, now) is not None for key in keys)
-            # Others wait for the same task: a caller that gives up or goes away must not end it.
-            await asyncio.wait((task,), timeout=self._bounds.patience if warm else None)
-            if not task.done():
+            if not tasks:
+                return
+            # Others wait for the same tasks: a caller that gives up or goes away must not end them.
+            _, running = await asyncio.wait(tasks, timeout=self._bounds.patience if warm else None)
+            if running:
                 return
 
     def forget(self, key_id: UUID) -> None:
@@ -133,8 +134,8 @@ class Records:
         key = apikey.text_of(key_id)
         self._known.pop(key, None)
         self._unknown.pop(key, None)
-        if key in self._reading:
-            self._spoilt.add(key)
+        self._seen.spoil(key)
+        self._unseen.spoil(key)
         INVALIDATED.inc()
 
     def distrust_all(self) -> None:
@@ -142,7 +143,8 @@ class Records:
         oldest = self._clock.monotonic() - self._bounds.soft
         for entry in self._known.values():
             entry.read_at = min(entry.read_at, oldest - 1e-6)
-        self._spoilt |= self._reading
+        self._seen.spoil_all()
+        self._unseen.spoil_all()
 
     async def keep_fresh(self) -> None:
         """For ever: read again what was used since its last read and is half way to the soft age."""
@@ -161,28 +163,23 @@ class Records:
                 elif entry is not None:
                     self._used.add(key)
             if keys:
-                await asyncio.wait((self._want(keys),))
+                await asyncio.wait((self._seen.want(keys),))
 
-    def _want(self, keys: Iterable[str]) -> asyncio.Task[None]:
-        self._wanted.update(dict.fromkeys(keys))
-        if self._next is None:
-            self._next = asyncio.create_task(self._run())
-        return self._next
+    def _want(self, keys: Iterable[str]) -> list[asyncio.Task[None]]:
+        """Have these read; returns what to wait for. Ids beyond the bound are left out."""
+        seen: list[str] = []
+        unseen: list[str] = []
+        for key in keys:
+            (seen if key in self._known else unseen).append(key)
+        tasks = [self._seen.want(seen)] if seen else []
+        room = self._bounds.unseen - self._unseen.waiting
+        if len(unseen) > room:
+            UNSEEN_REFUSED.inc(len(unseen) - max(room, 0))
+        if unseen and room > 0:
+            tasks.append(self._unseen.want(unseen[:room]))
+        return tasks
 
-    async def _run(self) -> None:
-        async with self._lock:
-            self._next = None
-            wanted = list(self._wanted)
-            self._wanted.clear()
-            for at in range(0, len(wanted), _list_size):
-                part = wanted[at : at + _list_size]
-                self._reading, self._spoilt = set(part), set()
-                try:
-                    await self._read_list(part)
-                finally:
-                    self._reading = set()
-
-    async def _read_list(self, keys: list[str]) -> None:
+    async def _read_list(self, keys: list[str], spoilt: set[str]) -> None:
         began = self._clock.monotonic()
         ids = {key: apikey.id_of(key) for key in keys}
         try:
@@ -200,7 +197,7 @@ class Records:
         self._failed_at = NEVER
         RECORD_READS.inc(len(keys))
         for key, key_id in ids.items():
-            if key not in self._spoilt:
+            if key not in spoilt:
                 self._store(key, found.get(key_id), began)
 
     def _store(self, key: str, record: Record | None, read_at: float) -> None:
@@ -220,6 +217,52 @@ class Records:
         # leaves first.
         self._known[key] = entry
         _shrink(self._known, self._bounds.size)
+
+
+class _Reads:
+    """Shared reads: while one batch is read, further requests form the next batch."""
+
+    def __init__(self, read_list: Callable[[list[str], set[str]], Awaitable[None]]) -> None:
+        self._read_list = read_list
+        self._lock = asyncio.Lock()
+        self._wanted: dict[str, None] = {}
+        self._next: asyncio.Task[None] | None = None
+        self._reading: set[str] = set()
+        self._spoilt: set[str] = set()
+
+    @property
+    def waiting(self) -> int:
+        """Keys in the next list."""
+        return len(self._wanted)
+
+    def want(self, keys: Iterable[str]) -> asyncio.Task[None]:
+        """Read these with the next list; returns its task."""
+        self._wanted.update(dict.fromkeys(keys))
+        if self._next is None:
+            self._next = asyncio.create_task(self._run())
+        return self._next
+
+    def spoil(self, key: str) -> None:
+        """Discard the results of running reads of this key."""
+        if key in self._reading:
+            self._spoilt.add(key)
+
+    def spoil_all(self) -> None:
+        """Discard the results of running reads."""
+        self._spoilt |= self._reading
+
+    async def _run(self) -> None:
+        async with self._lock:
+            self._next = None
+            wanted = list(self._wanted)
+            self._wanted.clear()
+            for at in range(0, len(wanted), _list_size):
+                part = wanted[at : at + _list_size]
+                self._reading, self._spoilt = set(part), set()
+                try:
+                    await self._read_list(part, self._spoilt)
+                finally:
+                    self._reading = set()
 
 
 def answer_of(record: Record) -> Validated:

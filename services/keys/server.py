@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from servicekit.authn import CredentialAuthenticator
 from servicekit.clock import SystemClock, SystemEntropy, SystemIds
+from servicekit.inside import Inside
 from servicekit.postgres import open_database
 from servicekit.redis import DeniedSessions, open_redis
 from servicekit.rpc import create_server
 from servicekit.runner import Runtime
 from servicekit.tokens import JwtVerifier
+from servicekit.turns import SharedDatabase, Turns
 from services.keys.config import KeysSettings
 from services.keys.derived import DerivedTokens, token_keyring
 from services.keys.invalidation import Invalidation, Subscription
@@ -34,7 +36,8 @@ async def compose(runtime: Runtime) -> None:
     if not isinstance(settings, KeysSettings):
         raise TypeError("the keys service's settings")
     clock = SystemClock()
-    dsn, redis_url = settings.postgres_dsn.get_secret_value(), settings.redis_url.get_secret_value()
+    inside = Inside.of("keys", settings, clock)
+    dsn, redis_url = settings.postgres_dsn.get_secret_value(), settings.redis_address()
 
     owners = await runtime.connect("PostgreSQL", lambda: open_database(dsn, name="keys"))
     # Reads for validation have connections of their own, which owners' work can't use up, and give
@@ -56,7 +59,8 @@ async def compose(runtime: Runtime) -> None:
     validator = Validator(records, peppers, tokens, clock, rehasher.add)
     subscription = Subscription(redis_url, records.forget, records.distrust_all)
     service = KeysService(
-        KeyStore(owners),
+        # Changes of one user's keys wait for each other inside the database, each with a connection.
+        KeyStore(SharedDatabase(owners, Turns(at_once=2, waiting=64))),
         Invalidation(redis, records.forget),
         Minting(peppers, tokens, clock, SystemIds(), SystemEntropy()),
         engines=frozenset(settings.engines),
@@ -66,7 +70,7 @@ async def compose(runtime: Runtime) -> None:
         JwtVerifier(settings.issuers(), clock=clock), DeniedSessions(redis), LocalKeys(validator)
     )
 
-    server = create_server(authenticator=authenticator)
+    server = create_server(authenticator=authenticator, callers=inside.callers, edge=inside.edge)
     server.add(KeysServicer(service, clock), add_KeysServiceServicer_to_server)
     server.add(KeyValidationServicer(validator), add_KeyValidationServiceServicer_to_server)
     runtime.background("rehash", rehasher.run())

@@ -1,5 +1,5 @@
-"""The service's only SQL. Owners' work runs as `authenticated` with their claims; the records of the
-hot path come by functions that only this service's login role may call.
+"""The service's only SQL. Owners' work runs with their claims, by which row level security shows this
+service their keys alone; the records of the hot path come by functions that only its login role may call.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import asyncpg
 
 from servicekit.postgres import Database
 from servicekit.principal import Principal
+from servicekit.turns import SharedDatabase
 from services.keys.domain import Draft, Event, Key, Page, PlanLimits, Record
 from services.keys.errors import KeyIsRevoked, KeyIsRotated, KeyLimit, KeyNotFound, UserUnknown
 from services.keys.service import Hashed
@@ -60,7 +61,7 @@ _records: Final = """
 class KeyStore:
     """Transactions as a user. See `service.Units`."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database | SharedDatabase) -> None:
         self._database = database
 
     @asynccontextmanager

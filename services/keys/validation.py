@@ -37,6 +37,7 @@ Presented = tuple[str, str]
 Answer = Validated | Refused
 
 _log = log.get("validation")
+_longest_address: Final = 64
 _derived_size: Final = 20_000
 _outcomes: Final = {
     name: VALIDATED.labels(name)
@@ -154,6 +155,8 @@ def why_not(record: Record, client_ip: str, wall: float) -> Refused | None:
 
 def admits(networks: Iterable[Network], client_ip: str) -> bool:
     """Whether an address lies in one of the networks. An unknown or odd one does in none."""
+    if len(client_ip) > _longest_address:
+        return False
     try:
         address = ip_address(client_ip)
     except ValueError:

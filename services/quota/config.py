@@ -17,11 +17,14 @@ class QuotaSettings(TokenSettings):
     `load_timeout`: how long a list may wait for PostgreSQL when one of its users must be loaded.
     `lease`: how long a reservation is held for the events to be published.
     `plans_interval`: how often plans and overrides are read; so soon does a change count.
+    `sessions_redis_url`: a Redis user that may only look up signed-out sessions; without it, the service's
+    own user is used.
     `shadow`: the pools whose limits are decided and reported but not enforced.
     """
 
     postgres_dsn: SecretStr
     redis_url: SecretStr
+    sessions_redis_url: SecretStr | None = None
     keys_addr: str
     redis_timeout: Annotated[float, Field(gt=0, le=5)] = 0.08
     breaker_failures: Annotated[int, Field(ge=1)] = 5

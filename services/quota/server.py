@@ -8,12 +8,14 @@ from typing import cast
 
 from servicekit.authn import CredentialAuthenticator
 from servicekit.clock import SystemClock, uuid7
+from servicekit.inside import Inside
 from servicekit.peers import KeyServiceClient
 from servicekit.postgres import open_database
-from servicekit.redis import DeniedSessions, open_redis
+from servicekit.redis import open_redis, open_sessions
 from servicekit.rpc import create_channel, create_server
 from servicekit.runner import Runtime
 from servicekit.tokens import JwtVerifier
+from servicekit.turns import SharedDatabase, Turns
 from services.quota.config import QuotaSettings
 from services.quota.counters import Counters, CounterSettings
 from services.quota.epochs import Epochs
@@ -32,6 +34,7 @@ async def compose(runtime: Runtime) -> None:
     """Build and start it all. Ready while Redis answers; PostgreSQL may go away after the start."""
     settings = cast("QuotaSettings", runtime.settings)
     clock = SystemClock()
+    inside = Inside.of("quota", settings, clock)
     database = await runtime.connect(
         "postgres",
         lambda: open_database(
@@ -43,15 +46,28 @@ async def compose(runtime: Runtime) -> None:
             statement_timeout=2.0,
         ),
     )
-    redis = await runtime.connect(
-        "redis",
-        lambda: open_redis(
-            settings.redis_url.get_secret_value(), timeout=settings.redis_timeout, name="quota"
+    # Callers' reads have separate connections, because charges wait while counters are loaded.
+    callers = await runtime.connect(
+        "postgres",
+        lambda: open_database(
+            settings.postgres_dsn.get_secret_value(),
+            name="quota-callers",
+            max_size=2,
+            acquire_timeout=1.0,
+            statement_timeout=2.0,
         ),
     )
-    channel = await runtime.enter(create_channel(settings.keys_addr, timeout=2.0))
+    redis = await runtime.connect(
+        "redis",
+        lambda: open_redis(settings.redis_address(), timeout=settings.redis_timeout, name="quota"),
+    )
+    sessions = await runtime.connect(
+        "redis",
+        lambda: open_sessions(settings.other_redis_address("sessions_redis_url"), redis, name="quota"),
+    )
+    channel = await runtime.enter(create_channel(settings.keys_addr, timeout=2.0, peer=inside.peer("keys")))
 
-    store = QuotaStore(database)
+    store = QuotaStore(database, SharedDatabase(callers, Turns(at_once=1, waiting=16)))
     plans = Plans(store, clock, interval=settings.plans_interval, shadow=settings.shadow)
     await runtime.connect("plans", lambda: _read(plans))
     epochs = Epochs(redis, settings.redis_timeout)
@@ -75,8 +91,10 @@ async def compose(runtime: Runtime) -> None:
 
     server = create_server(
         authenticator=CredentialAuthenticator(
-            JwtVerifier(settings.issuers(), clock=clock), DeniedSessions(redis), KeyServiceClient(channel)
-        )
+            JwtVerifier(settings.issuers(), clock=clock), sessions, KeyServiceClient(channel)
+        ),
+        callers=inside.callers,
+        edge=inside.edge,
     )
     server.add(
         EnforcementServicer(service),

@@ -9,6 +9,7 @@ from uuid import UUID
 
 from servicekit.postgres import Database
 from servicekit.principal import Principal
+from servicekit.turns import SharedDatabase
 from services.quota.domain import Committed, Override, Plan, Pool
 
 _epoch: Final = date(1970, 1, 1)
@@ -36,14 +37,18 @@ SELECT user_id, api_key_id, request_count FROM api_key_quota_usage
 WHERE date = $1 AND user_id = ANY($2::uuid[])
 """
 
-_own_key: Final = "SELECT daily_limit, per_minute FROM api_keys WHERE id = $1"
+_own_key: Final = "SELECT daily_limit, per_minute FROM get_api_key_limits($1, $2)"
 
 
 class QuotaStore:
-    """Plans, overrides and what is committed. Raises `DatabaseUnavailable`."""
+    """Plans, overrides and what is committed. Raises `DatabaseUnavailable`.
 
-    def __init__(self, database: Database) -> None:
+    `callers` is for callers' reads about themselves: no charge waits behind it.
+    """
+
+    def __init__(self, database: Database, callers: SharedDatabase | None = None) -> None:
         self._database = database
+        self._callers = callers or database
 
     async def plans(self) -> dict[str, Plan]:
         """Every plan, by tier."""
@@ -96,6 +101,6 @@ class QuotaStore:
 
     async def own_key_limits(self, principal: Principal) -> tuple[int, int]:
         """The day's and the minute's limit of the caller's own key; 0: none."""
-        async with self._database.as_user(principal) as connection:
-            row = await connection.fetchrow(_own_key, principal.api_key_id)
+        async with self._callers.as_user(principal) as connection:
+            row = await connection.fetchrow(_own_key, principal.user_id, principal.api_key_id)
         return (0, 0) if row is None else (row["daily_limit"] or 0, row["per_minute"] or 0)

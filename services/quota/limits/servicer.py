@@ -81,6 +81,8 @@ def _uuid(text: str, field: str) -> UUID:
 
 def _place(token: str) -> Place:
     user_id, _, pool = token.partition(".")
+    if pool not in {known.plan for known in Pool}:
+        raise _wrong("page_token", "is not a page's")
     return Place(_uuid(user_id, "page_token"), pool)
 
 
