@@ -32,7 +32,11 @@ class EngineSettings(ServiceSettings):
     `websdk_preset`: how its function is called, by a name of `PRESETS`; or spelt out in
     `websdk_function`, `websdk_argument` and `websdk_result`. `websdk_required`: parameters that every
     answer must have. `websdk_profile`: a device profile, one of those that come with Signgate or of
-    the TOML file `websdk_profiles`. `websdk_sandbox`: Chromium's own; root can't use it.
+    the TOML file `websdk_profiles`.
+    `websdk_browser_url`: a browser in a separate container, as ws://host:port. Without it the signer starts
+    Chromium itself, in Chromium's own sandbox, because the signer holds signing keys and Redis' password.
+    `websdk_sandbox` false, or running as root (which cannot use the sandbox), is refused unless
+    `websdk_unsafe_no_sandbox` accepts that a script which escapes from its page can read those secrets.
     `upstreams`: sign servers to ask, as JSON; each is on one of `upstream_allowed_hosts`.
     `upstream_keys`: a JSON object from an upstream's name to the key that it is sent.
     `lists_in_flight`: how many lists may wait for slow engines at once.
@@ -49,7 +53,9 @@ class EngineSettings(ServiceSettings):
     websdk_profile: str = "desktop-linux"
     websdk_profiles: Path | None = None
     websdk_chromium: Path = Path("/usr/bin/chromium")
-    websdk_sandbox: bool = Field(default_factory=lambda: os.geteuid() != 0)
+    websdk_browser_url: str = ""
+    websdk_sandbox: bool = True
+    websdk_unsafe_no_sandbox: bool = False
     websdk_pages: Annotated[int, Field(ge=1, le=64)] = 2
     websdk_max_waiting: Annotated[int, Field(ge=64)] = 1024
     websdk_call_timeout: Annotated[float, Field(gt=0, le=8)] = 1.5
@@ -87,7 +93,8 @@ class EngineSettings(ServiceSettings):
             profile=profiles[self.websdk_profile],
             required=self.websdk_required,
             chromium=self.websdk_chromium,
-            sandbox=self.websdk_sandbox,
+            browser_url=self.websdk_browser_url,
+            sandbox=self._sandbox(),
             pages=self.websdk_pages,
             max_waiting=self.websdk_max_waiting,
             call_timeout=self.websdk_call_timeout,
@@ -95,6 +102,20 @@ class EngineSettings(ServiceSettings):
             recycle_count=self.websdk_recycle_count,
             recycle_age=self.websdk_recycle_age,
             recycle_heap=self.websdk_recycle_heap_mib * 1024 * 1024,
+        )
+
+    def _sandbox(self) -> bool:
+        """Whether a browser that is started here is sandboxed. Raises `ValueError` where it would not be."""
+        if self.websdk_browser_url:
+            return True
+        if self.websdk_unsafe_no_sandbox:
+            return False
+        if self.websdk_sandbox and os.geteuid() != 0:
+            return True
+        why = "root can't use Chromium's sandbox" if self.websdk_sandbox else "websdk_sandbox is false"
+        raise ValueError(
+            f"{why}, and the signer holds signing keys and Redis' password: run the browser in a container of"
+            " its own and name it in websdk_browser_url, or accept the risk with websdk_unsafe_no_sandbox"
         )
 
     def upstream(self) -> UpstreamConfig:

@@ -8,6 +8,10 @@
     └── EngineBusy            its queue is full; comes with `retry_after`
     DeadlineExceeded
     └── SignDeadlineExceeded  the request's deadline passed before it was signed
+    Aborted                   refusals, not failures: the client may open a new stream
+    ├── FirstMessageTimeout   a stream was opened and sent nothing
+    ├── StreamIdle            a stream has had nothing to do for too long
+    └── StreamStalled         a stream's answers are not read
     Internal
     └── EngineFailure         the engine failed on this member of the list; the others stand
 
@@ -19,7 +23,14 @@ from __future__ import annotations
 
 from enum import StrEnum
 
-from servicekit.errors import DeadlineExceeded, FieldViolation, Internal, InvalidArgument, Unavailable
+from servicekit.errors import (
+    Aborted,
+    DeadlineExceeded,
+    FieldViolation,
+    Internal,
+    InvalidArgument,
+    Unavailable,
+)
 
 
 class RoomUrlReason(StrEnum):
@@ -89,3 +100,24 @@ class EngineFailure(Internal):
 
     reason = "ENGINE_FAILURE"
     message = "The signing engine failed on this request. Nothing was charged."
+
+
+class FirstMessageTimeout(Aborted):
+    """A stream sent no request in time after it was opened."""
+
+    reason = "FIRST_MESSAGE_TIMEOUT"
+    message = "The stream sent no request in time. Open it when there is something to sign."
+
+
+class StreamIdle(Aborted):
+    """A stream sent nothing, and had nothing to answer, for too long."""
+
+    reason = "STREAM_IDLE"
+    message = "The stream was idle for too long. Open it again when there is something to sign."
+
+
+class StreamStalled(Aborted):
+    """A stream's client does not read its answers."""
+
+    reason = "STREAM_STALLED"
+    message = "The client did not read the stream's answers in time."

@@ -44,6 +44,14 @@ class Refusal(NamedTuple):
     key_id: str = ""
 
 
+class Identity(NamedTuple):
+    """Who asks, as far as it is known before the line: a key to validate, or a verified token's owner."""
+
+    credential: Credential | None
+    caller: Caller | None = None
+    session_id: str = ""
+
+
 class Limit(NamedTuple):
     """A limit at one moment. `kind` is `user_day`, `user_minute`, `key_day` or `key_minute`."""
 

@@ -37,33 +37,37 @@ class Lanes:
         """Jobs that wait, in all lanes."""
         return sum(lane.waiting for lane in set(self._by_engine.values()))
 
-    async def submit(self, job: Job, deadline: float | None = None) -> Job:
-        """See `Batcher.submit`."""
+    async def submit(self, job: Job, deadline: float | None = None, owner: str = "") -> Job:
+        """See `Batcher.submit`. An owner's share is of each lane."""
         if len(self._by_engine) == 1:
-            return await self._default.submit(job, deadline)
+            return await self._default.submit(job, deadline, owner)
         try:
-            return await self._lane(job).submit(job, deadline)
+            return await self._lane(job).submit(job, deadline, owner)
         finally:
             self._remember(job)
 
-    async def submit_many(self, jobs: Sequence[Job], deadline: float | None = None) -> list[Job | Exception]:
+    async def submit_many(
+        self, jobs: Sequence[Job], deadline: float | None = None, owner: str = ""
+    ) -> list[Job | Exception]:
         """See `Batcher.submit_many`. Jobs of several lanes run side by side; answers are in order."""
         if len(self._by_engine) == 1:
-            return await self._default.submit_many(jobs, deadline)
+            return await self._default.submit_many(jobs, deadline, owner)
         try:
-            return await self._by_lane(jobs, deadline)
+            return await self._by_lane(jobs, deadline, owner)
         finally:
             for job in jobs:
                 self._remember(job)
 
-    async def _by_lane(self, jobs: Sequence[Job], deadline: float | None) -> list[Job | Exception]:
+    async def _by_lane(
+        self, jobs: Sequence[Job], deadline: float | None, owner: str
+    ) -> list[Job | Exception]:
         lanes: dict[Batcher[Job, Job], list[int]] = {}
         for position, job in enumerate(jobs):
             lanes.setdefault(self._lane(job), []).append(position)
         if len(lanes) == 1:
-            return await next(iter(lanes)).submit_many(jobs, deadline)
+            return await next(iter(lanes)).submit_many(jobs, deadline, owner)
         found = await asyncio.gather(
-            *(_answers(lane, [jobs[n] for n in members], deadline) for lane, members in lanes.items())
+            *(_answers(lane, [jobs[n] for n in members], deadline, owner) for lane, members in lanes.items())
         )
         answers: dict[int, Job | Exception] = {}
         for members, results in zip(lanes.values(), found, strict=True):
@@ -105,10 +109,10 @@ def _key(job: Job) -> str:
 
 
 async def _answers(
-    lane: Batcher[Job, Job], jobs: list[Job], deadline: float | None
+    lane: Batcher[Job, Job], jobs: list[Job], deadline: float | None, owner: str
 ) -> Sequence[Job | Exception]:
     """A lane that takes none of them fails its own jobs, not those of the others."""
     try:
-        return await lane.submit_many(jobs, deadline)
+        return await lane.submit_many(jobs, deadline, owner)
     except SigngateError as error:
         return [error.again() for _ in jobs]

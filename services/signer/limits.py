@@ -9,12 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol
 
-from servicekit.authn import SessionRevoked, Sessions
 from servicekit.errors import PermissionDenied
 from servicekit.principal import QUOTA_READ, SIGN
-from services.signer.jobs import Caller, Limit, Refusal
-from services.signer.ports import Keys
-from services.signer.service import Identity
+from services.signer.door import Door
+from services.signer.jobs import Caller, Identity, Limit
 
 
 class Inspector(Protocol):
@@ -38,22 +36,20 @@ class LimitReader:
 
     def __init__(
         self,
-        keys: Keys,
-        sessions: Sessions,
+        door: Door,
         quota: Inspector,
         *,
         waiting: Callable[[], int],
         shed_at: int,
     ) -> None:
-        self._keys = keys
-        self._sessions = sessions
+        self._door = door
         self._quota = quota
         self._waiting = waiting
         self._shed_at = shed_at
 
     async def read(self, identity: Identity) -> Allowance:
-        """The caller's limits. Raises what `SignerService.identify` and the line would."""
-        caller = await self._caller(identity)
+        """The caller's limits. Raises what `SignerService.identify` and `Door.admit` do."""
+        caller = await self._door.admit(identity)
         if not caller.scopes & {SIGN, QUOTA_READ}:
             raise PermissionDenied(
                 f"This credential lacks the scope: {QUOTA_READ}.",
@@ -61,17 +57,3 @@ class LimitReader:
                 metadata={"missing_scopes": QUOTA_READ},
             )
         return Allowance(await self._quota.inspect(caller), self._waiting(), self._shed_at)
-
-    async def _caller(self, identity: Identity) -> Caller:
-        if identity.credential is not None:
-            (answer,) = await self._keys.validate((identity.credential,))
-            if isinstance(answer, Refusal):
-                raise answer.error.again()
-            return answer
-        if identity.caller is None:
-            raise ValueError("an identity of nobody")
-        if identity.session_id:
-            (denied,) = await self._sessions.denied((identity.session_id,))
-            if denied:
-                raise SessionRevoked
-        return identity.caller

@@ -24,9 +24,10 @@ from zlib import crc32
 from servicekit import log, tracing
 from servicekit.authn import Credential, SessionRevoked, Sessions
 from servicekit.clock import Clock
-from servicekit.errors import Cancelled, InvalidArgument, PermissionDenied, SigngateError, Unavailable
+from servicekit.errors import Cancelled, InvalidArgument, SigngateError, Unavailable
 from servicekit.principal import SIGN
 from services.signer.domain import Signed, SignRequest
+from services.signer.door import scope_missing
 from services.signer.engines.base import Engine
 from services.signer.errors import EngineFailure, EngineUnavailable
 from services.signer.jobs import (
@@ -125,7 +126,7 @@ class Line:
             else:
                 _recognise(job, callers[job.credential])
             if job.error is None and job.caller is not None and SIGN not in job.caller.scopes:
-                job.error = _scope_missing()
+                job.error = scope_missing()
 
     async def _validate(self, credentials: Iterable[Credential]) -> dict[Credential, Caller | Refusal]:
         asked = list(credentials)
@@ -345,14 +346,6 @@ def _peer_error(error: SigngateError) -> SigngateError:
 
 def _gone() -> Cancelled:
     return Cancelled("The caller went away.")
-
-
-def _scope_missing() -> PermissionDenied:
-    return PermissionDenied(
-        f"This credential lacks the scope: {SIGN}.",
-        reason="SCOPE_MISSING",
-        metadata={"missing_scopes": SIGN},
-    )
 
 
 def _unknown_engine() -> InvalidArgument:

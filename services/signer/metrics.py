@@ -31,6 +31,10 @@ REFUNDS: Final = Counter(
     "Charges taken back: done, retried, or given_up (then the lease takes them back).",
     ("outcome",),
 )
+STREAMS_OPEN: Final = Gauge("signgate_signer_streams_open", "SignStream calls that are open.")
+STREAMS_ENDED: Final = Counter(
+    "signgate_signer_streams_ended", "Streams that the signer ended while they did nothing.", ("reason",)
+)
 ENGINE_READY: Final = Gauge(
     "signgate_signer_engine_ready", "1 when the engine's last canary held.", ("engine",)
 )

@@ -10,13 +10,15 @@ import uuid_utils
 
 from servicekit.batching import Batcher
 from servicekit.clock import SystemClock
-from servicekit.redis import DeniedSessions, open_redis
+from servicekit.inside import Inside
+from servicekit.redis import open_redis, open_sessions
 from servicekit.rpc import create_channel, create_server
 from servicekit.rpc.client import PeerChannel
 from servicekit.runner import Check, Runtime
 from servicekit.tokens import JwtVerifier
 from services.signer.assembly import make_engines, start_engines, stop_engines, watch_engines
 from services.signer.config import SignerSettings
+from services.signer.door import Door
 from services.signer.engines.native import NativeEngine
 from services.signer.errors import EngineUnavailable
 from services.signer.http import create_app
@@ -30,6 +32,7 @@ from services.signer.publisher import publisher
 from services.signer.registry import Engines
 from services.signer.service import SignerService
 from services.signer.servicer import DEFERRED, SignerServicer
+from services.signer.streams import Streams
 from signgate.signer.v1.signer_pb2_grpc import add_SignerServiceServicer_to_server
 
 
@@ -39,17 +42,28 @@ async def compose(runtime: Runtime) -> None:
     if not isinstance(settings, SignerSettings):
         raise TypeError("the signer's settings")
     clock = SystemClock()
+    inside = Inside.of("signer", settings, clock)
     redis = await runtime.connect(
         "Redis",
-        lambda: open_redis(
-            settings.redis_url.get_secret_value(), timeout=settings.redis_timeout, name="signer"
+        lambda: open_redis(settings.redis_address(), timeout=settings.redis_timeout, name="signer"),
+    )
+    keys_channel = await runtime.enter(
+        create_channel(settings.keys_addr, timeout=settings.peer_timeout, peer=inside.peer("keys"))
+    )
+    quota_channel = await runtime.enter(
+        create_channel(settings.quota_addr, timeout=settings.peer_timeout, peer=inside.peer("quota"))
+    )
+    sessions = await runtime.connect(
+        "Redis",
+        lambda: open_sessions(
+            settings.other_redis_address("sessions_redis_url"),
+            redis,
+            timeout=settings.redis_timeout,
+            name="signer",
         ),
     )
-    keys_channel = await runtime.enter(create_channel(settings.keys_addr, timeout=settings.peer_timeout))
-    quota_channel = await runtime.enter(create_channel(settings.quota_addr, timeout=settings.peer_timeout))
     keys = KeysClient(keys_channel, timeout=settings.peer_timeout)
     quota = QuotaClient(quota_channel, timeout=settings.peer_timeout)
-    sessions = DeniedSessions(redis)
 
     engines = make_engines(settings, clock)
     runtime.stack.push_async_callback(stop_engines, engines)
@@ -75,8 +89,11 @@ async def compose(runtime: Runtime) -> None:
     batches = _lanes("sign_batch", line, settings, settings.max_batches, settings.max_batches_waiting)
     runtime.stack.push_async_callback(batches.close)
 
+    door = Door(keys, sessions, waiting=settings.max_unproven)
+    runtime.stack.push_async_callback(door.close)
     service = SignerService(
         tokens=JwtVerifier(settings.issuers(), clock=clock),
+        door=door,
         singles=singles,
         streams=streams,
         batches=batches,
@@ -85,19 +102,19 @@ async def compose(runtime: Runtime) -> None:
         request_ids=lambda: str(uuid_utils.uuid7()),
         max_wait=settings.max_wait,
     )
-    servicer = SignerServicer(service, clock)
-    server = create_server(deferred=DEFERRED)
+    open_streams = Streams(door, keys, sessions, settings.stream_limits(), clock)
+    servicer = SignerServicer(service, open_streams, clock)
+    server = create_server(deferred=DEFERRED, callers=inside.callers, edge=inside.edge)
     server.add(servicer, add_SignerServiceServicer_to_server)
-    runtime.background("streams", _when_stopping(runtime, servicer.stop_streams))
+    runtime.background("streams", open_streams.watch())
+    runtime.background("stopping streams", _when_stopping(runtime, open_streams.stop))
     runtime.readiness("engine", _engine_check(engines))
     runtime.readiness("keys", _channel_check(keys_channel))
     runtime.readiness("quota", _channel_check(quota_channel))
     await runtime.serve(server, settings.grpc_listen)
     if settings.http_listen is not None:
-        limits = LimitReader(
-            keys, sessions, quota, waiting=lambda: singles.waiting, shed_at=settings.max_waiting
-        )
-        await runtime.serve_http(create_app(service, limits, clock), settings.http_listen)
+        limits = LimitReader(door, quota, waiting=lambda: singles.waiting, shed_at=settings.max_waiting)
+        await runtime.serve_http(create_app(service, limits, clock, inside.edge), settings.http_listen)
 
 
 def _lanes(name: str, line: Line, settings: SignerSettings, most: int, waiting: int) -> Lanes:

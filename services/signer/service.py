@@ -9,17 +9,18 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Final, NamedTuple, Protocol
+from typing import Final, Protocol
 
 from servicekit import apikey, context, tracing
-from servicekit.authn import Credential, TokenVerifier, find_credential
+from servicekit.authn import TokenVerifier, find_credential
 from servicekit.clock import Clock
 from servicekit.errors import InvalidArgument, PermissionDenied, SigngateError, Unauthenticated
 from servicekit.principal import Principal
 from servicekit.telemetry import CREDENTIALS
 from servicekit.tokens import NOBODY
 from services.signer.domain import EngineStatus, PublishedKey, Verdict
-from services.signer.jobs import FREE, Caller, Job, Part, Wish
+from services.signer.door import Door
+from services.signer.jobs import FREE, Caller, Identity, Job, Part, Wish
 from services.signer.registry import Engines
 from services.signer.room_url import parse
 
@@ -39,23 +40,15 @@ class RequestIds(Protocol):
 class Lines(Protocol):
     """Where jobs are handed in: a `Batcher`, or several as `Lanes`."""
 
-    async def submit(self, item: Job, deadline: float | None = None, /) -> Job:
+    async def submit(self, item: Job, deadline: float | None = None, owner: str = "", /) -> Job:
         """See `Batcher.submit`."""
         ...
 
     async def submit_many(
-        self, items: Sequence[Job], deadline: float | None = None, /
+        self, items: Sequence[Job], deadline: float | None = None, owner: str = "", /
     ) -> list[Job | Exception]:
         """See `Batcher.submit_many`."""
         ...
-
-
-class Identity(NamedTuple):
-    """Who asks, as far as it is known before the line: a key to validate, or a verified token's owner."""
-
-    credential: Credential | None
-    caller: Caller | None = None
-    session_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,13 +64,15 @@ class SignerService:
     of one part that came by a stream, of many parts.
 
     Batches and streams have lists of their own, so that a few of them do not hold up many single requests.
+    `door` tells whose a credential is before it takes a place in any of them.
     `max_wait` is how long, in seconds, a job without a nearer deadline may wait and be worked on.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  # one keyword for each part
         self,
         *,
         tokens: TokenVerifier,
+        door: Door,
         singles: Lines,
         streams: Lines,
         batches: Lines,
@@ -87,6 +82,7 @@ class SignerService:
         max_wait: float,
     ) -> None:
         self._tokens = tokens
+        self._door = door
         self._singles = singles
         self._streams = streams
         self._batches = batches
@@ -150,10 +146,13 @@ class SignerService:
         """The job, each of its parts signed or failed. Raises only what fails all of them at once."""
         return await self._submit(self._batches, job)
 
-    async def sign_many(self, jobs: Sequence[Job]) -> Sequence[Job | Exception]:
-        """Answers to several jobs of one part, in order: the job, or what failed it whole."""
+    async def sign_many(self, jobs: Sequence[Job], owner: str) -> Sequence[Job | Exception]:
+        """Answers to several jobs of one part, in order: the job, or what failed it whole.
+
+        `owner` is the account whose stream they came by.
+        """
         try:
-            return await self._streams.submit_many(jobs, max(job.deadline or 0.0 for job in jobs))
+            return await self._streams.submit_many(jobs, max(job.deadline or 0.0 for job in jobs), owner)
         except asyncio.CancelledError:
             for job in jobs:
                 job.gone = True
@@ -178,8 +177,9 @@ class SignerService:
         return self._engines.native.published_keys()
 
     async def _submit(self, batcher: Lines, job: Job) -> Job:
+        owner = await self._door.owner(Identity(job.credential, job.caller), job.deadline)
         try:
-            return await batcher.submit(job, job.deadline)
+            return await batcher.submit(job, job.deadline, owner)
         except asyncio.CancelledError:
             # The line looks at this before each step that would charge or be charged for.
             job.gone = True

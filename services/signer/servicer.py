@@ -14,6 +14,7 @@ from services.signer import messages
 from services.signer.jobs import Limit
 from services.signer.service import MAX_BATCH, SignerService
 from services.signer.streaming import SignStream
+from services.signer.streams import Streams
 from signgate.signer.v1 import signer_pb2 as pb
 from signgate.signer.v1 import signer_pb2_grpc
 
@@ -27,11 +28,11 @@ DEFERRED = frozenset({f"{SERVICE}/Sign", f"{SERVICE}/SignBatch", f"{SERVICE}/Sig
 class SignerServicer(signer_pb2_grpc.SignerServiceServicer):
     """See protos/signgate/signer/v1/signer.proto, which is the manual."""
 
-    def __init__(self, service: SignerService, clock: Clock) -> None:
+    def __init__(self, service: SignerService, streams: Streams, clock: Clock) -> None:
         self._service = service
+        self._streams = streams
         self._clock = clock
         self._writer = messages.Writer()
-        self._streams: set[SignStream] = set()
 
     async def Sign(self, request: pb.SignRequest, context: Context) -> pb.SignResponse:
         service = self._service
@@ -72,12 +73,7 @@ class SignerServicer(signer_pb2_grpc.SignerServiceServicer):
         return answer
 
     async def SignStream(self, request_iterator: object, context: Context) -> None:  # type: ignore[override]  # writes to the context
-        stream = SignStream(self._service, self._writer, context, _here().deadline)
-        self._streams.add(stream)
-        try:
-            await stream.run()
-        finally:
-            self._streams.discard(stream)
+        await SignStream(self._service, self._streams, self._writer, context, _here().deadline).run()
 
     async def VerifySignature(
         self, request: pb.VerifySignatureRequest, context: Context
@@ -91,11 +87,6 @@ class SignerServicer(signer_pb2_grpc.SignerServiceServicer):
         self, request: pb.ListSigningKeysRequest, context: Context
     ) -> pb.ListSigningKeysResponse:
         return messages.published(self._service.published_keys())
-
-    def stop_streams(self) -> None:
-        """End the open streams, each after the answers to what was read: streams would outlast any grace."""
-        for stream in self._streams:
-            stream.stop()
 
     def _tell_limit(
         self,

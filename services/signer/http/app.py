@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -16,9 +15,10 @@ from starlette.routing import Route
 
 from servicekit import log
 from servicekit.clock import Clock
-from servicekit.context import REQUEST_ID_HEADER, CallContext, enter
+from servicekit.edge import Edge
 from servicekit.errors import Cancelled, Internal, SigngateError
-from servicekit.http import observed
+from servicekit.http import entered, observed, unless_gone
+from servicekit.route_limits import RouteLimits
 from services.signer.domain import Signed
 from services.signer.http import answers, questions
 from services.signer.http.refusals import plain, refusal
@@ -26,23 +26,28 @@ from services.signer.jobs import Job, Wish
 from services.signer.limits import LimitReader
 from services.signer.service import SignerService
 
-T = TypeVar("T")
 Act = Callable[[Request], Awaitable[Response]]
+
+POSTED: Final = RouteLimits(query=4 * 1024, body=128 * 1024)
+"""A payload has up to 64 KiB. What is wrong with a single member is accounted for, so the job tells it."""
+ASKED: Final = RouteLimits(query=12 * 1024, body=4 * 1024)
+"""A room URL has up to 2048 characters, most of which may be percent-encoded."""
+PLAIN: Final = RouteLimits(query=4 * 1024)
 
 _document: Final = Path(__file__).with_name("openapi.json")
 _log = log.get("http")
 
 
-def create_app(service: SignerService, limits: LimitReader, clock: Clock) -> Starlette:
+def create_app(service: SignerService, limits: LimitReader, clock: Clock, edge: Edge) -> Starlette:
     """The application. Every path is taken with and without a slash at its end."""
-    face = Face(service, limits, clock)
+    face = Face(service, limits, clock, edge)
     routes = [
-        *_routes("/webcast/sign_url", "POST", face.handler("sign_url", face.sign)),
-        *_routes("/tiktok/sign_url", "POST", face.handler("sign_url", face.sign)),
-        *_routes("/webcast/sign_url", "GET", face.handler("sign_url_legacy", face.sign_legacy)),
-        *_routes("/webcast/rate_limits", "GET", face.handler("rate_limits", face.rate_limits)),
-        *_routes("/accounts/me/rate_limits", "GET", face.handler("rate_limits", face.rate_limits)),
-        *_routes("/webcast/openapi.json", "GET", face.handler("openapi", face.openapi)),
+        *_routes("/webcast/sign_url", "POST", face.handler("sign_url", face.sign, POSTED)),
+        *_routes("/tiktok/sign_url", "POST", face.handler("sign_url", face.sign, POSTED)),
+        *_routes("/webcast/sign_url", "GET", face.handler("sign_url_legacy", face.sign_legacy, ASKED)),
+        *_routes("/webcast/rate_limits", "GET", face.handler("rate_limits", face.rate_limits, PLAIN)),
+        *_routes("/accounts/me/rate_limits", "GET", face.handler("rate_limits", face.rate_limits, PLAIN)),
+        *_routes("/webcast/openapi.json", "GET", face.handler("openapi", face.openapi, PLAIN)),
     ]
     app = Starlette(routes=routes, exception_handlers={HTTPException: _not_served})
     app.router.redirect_slashes = False  # a redirect would turn a client's POST into a GET
@@ -52,18 +57,20 @@ def create_app(service: SignerService, limits: LimitReader, clock: Clock) -> Sta
 class Face:
     """The handlers. Thin: who asks and what for, one call of the service, an answer."""
 
-    def __init__(self, service: SignerService, limits: LimitReader, clock: Clock) -> None:
+    def __init__(self, service: SignerService, limits: LimitReader, clock: Clock, edge: Edge) -> None:
         self._service = service
         self._limits = limits
         self._clock = clock
+        self._edge = edge
         self._openapi = _document.read_bytes()
 
-    def handler(self, name: str, act: Act) -> Act:
-        """`act` with its errors answered, its call's context entered and its duration observed."""
+    def handler(self, name: str, act: Act, limits: RouteLimits) -> Act:
+        """`act` with its limits held first, its errors answered, its context entered, its time observed."""
 
         async def handle(request: Request) -> Response:
-            enter(CallContext(request.headers.get(REQUEST_ID_HEADER)))
+            entered(request, self._edge)
             try:
+                limits.check(request)
                 response = await act(request)
             except ClientDisconnect:
                 response = self._refuse(Cancelled())
@@ -79,7 +86,7 @@ class Face:
     async def sign(self, request: Request) -> Response:
         """Both POST forms."""
         identity = await self._service.identify(questions.metadata(request))
-        wish = questions.posted(await questions.body(request))
+        wish = questions.posted(await POSTED.read(request))
         job = self._service.job(identity, (wish,), None)
         return await self._answer(request, job, answers.signature)
 
@@ -87,7 +94,7 @@ class Face:
         """The GET of older clients."""
         identity = await self._service.identify(questions.metadata(request))
         wish: Wish = questions.asked(request)
-        await questions.body(request)  # read away, so that what is received next is the client's leaving
+        await ASKED.read(request)  # read away, so that what is received next is the client's leaving
         return await self._answer(request, self._service.job(identity, (wish,), None), answers.legacy)
 
     async def rate_limits(self, request: Request) -> Response:
@@ -101,7 +108,8 @@ class Face:
 
     async def _answer(self, request: Request, job: Job, write: Callable[[Signed], Any]) -> Response:
         try:
-            part = await _unless_gone(request, self._service.sign(job))
+            # A request whose client has disconnected is not signed or charged.
+            part = await unless_gone(request, self._service.sign(job))
         except SigngateError as error:
             return self._refuse(error, job.parts[0].request_id)
         if part.signed is None:
@@ -114,20 +122,6 @@ class Face:
         if request_id:
             found.headers.update(answers.request_id(request_id))
         return _json(*found)
-
-
-async def _unless_gone(request: Request, signing: Awaitable[T]) -> T:
-    """The result, unless the client goes away first: what nobody waits for is not signed or charged."""
-    work = asyncio.ensure_future(signing)
-    leaving = asyncio.ensure_future(request.receive())  # after the whole body: only a disconnect comes
-    try:
-        await asyncio.wait((work, leaving), return_when=asyncio.FIRST_COMPLETED)
-        if not work.done():
-            raise ClientDisconnect
-        return await work
-    finally:
-        for task in (work, leaving):
-            task.cancel()
 
 
 def _routes(path: str, method: str, act: Act) -> list[Route]:

@@ -16,18 +16,10 @@ from starlette.requests import Request
 from servicekit.errors import InvalidArgument, SigngateError
 from services.signer.jobs import Wish
 
-MAX_BODY: Final = 128 * 1024
-"""Bytes of a request's body."""
 MAX_PAYLOAD: Final = 64 * 1024
 """Characters of the payload that a signature is for."""
 METHODS: Final = frozenset({"GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"})
-
-
-class BodyTooLarge(InvalidArgument):
-    """The request's body is larger than `MAX_BODY`."""
-
-    reason = "BODY_TOO_LARGE"
-    message = f"The request's body is larger than the {MAX_BODY // 1024} KiB that are taken."
+_longest_method: Final = max(map(len, METHODS))
 
 
 def metadata(request: Request) -> Iterator[tuple[str, str]]:
@@ -44,18 +36,6 @@ def metadata(request: Request) -> Iterator[tuple[str, str]]:
         yield name, value
     if not in_header and (key := request.query_params.get("apiKey", "").strip()):
         yield "x-api-key", key
-
-
-async def body(request: Request) -> bytes:
-    """The whole body. Raises `BodyTooLarge` as soon as there is too much of it."""
-    parts: list[bytes] = []
-    size = 0
-    async for part in request.stream():
-        size += len(part)
-        if size > MAX_BODY:
-            raise BodyTooLarge
-        parts.append(part)
-    return b"".join(parts)
 
 
 def posted(content: bytes) -> Wish:
@@ -102,7 +82,7 @@ def _text(members: dict[str, Any], name: str, *, required: bool = False) -> str:
 
 
 def _method(method: str) -> str:
-    if method and method.upper() not in METHODS:
+    if method and (len(method) > _longest_method or method.upper() not in METHODS):
         raise _wrong("method", "is no HTTP method that a browser sends")
     return method.upper() or "GET"
 

@@ -23,7 +23,7 @@ import math
 from typing import Any, Final, NamedTuple
 
 from servicekit.errors import ResourceExhausted, SigngateError
-from services.signer.http.questions import BodyTooLarge
+from servicekit.route_limits import BodyTooLarge
 
 MIN_MESSAGE: Final = 19
 _STATUS: Final = {

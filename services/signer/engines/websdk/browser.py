@@ -1,4 +1,9 @@
-"""One Chromium, from which nothing leaves this machine.
+"""One Chromium, from which nothing leaves its machine: started here, or running elsewhere.
+
+A browser that is started here is a child of the signer, which holds signing keys, so it runs in Chromium's
+own sandbox and gets none of the signer's environment. A browser elsewhere (`browser_url`) is a Playwright
+server in a container without secrets: deploy/docker/browser. It serves several signers, each with its own
+contexts.
 
 Four walls, each enough by itself for what it covers:
 
@@ -7,12 +12,14 @@ Four walls, each enough by itself for what it covers:
 2. the document's Content-Security-Policy forbids every kind of connection, WebRTC included;
 3. each context is offline;
 4. the browser as a whole resolves no name, and has a proxy for everything, loopback included, where
-   nobody listens: port 1 of this machine; what is not proxied (UDP) is disabled.
+   nobody listens: port 1 of its machine; what is not proxied (UDP) is disabled. These are `FLAGS`, which
+   deploy/docker/browser/browser.json repeats.
 """
 
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from pathlib import Path
@@ -32,7 +39,7 @@ _POLICY: Final = (
     "default-src 'none'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; style-src 'unsafe-inline';"
     " webrtc 'block'; form-action 'none'; base-uri 'none'; frame-ancestors 'none'"
 )
-_FLAGS: Final = (
+FLAGS: Final = (
     "--disable-gpu",
     "--disable-quic",
     "--no-first-run",
@@ -49,6 +56,8 @@ _FLAGS: Final = (
     "--disable-background-timer-throttling",
     "--disable-renderer-backgrounding",
 )
+_ENVIRONMENT: Final = ("PATH", "HOME", "TMPDIR", "LANG", "XDG_RUNTIME_DIR")
+"""What Chromium is told of the signer's environment, in which secrets may stand."""
 _CLOSE_TIMEOUT: Final = 5.0
 
 
@@ -65,11 +74,12 @@ class Chromium:
 
     @classmethod
     async def launch(cls, config: WebSdkConfig, driver: Playwright | None = None) -> Chromium:
-        """Start a browser, by a driver that runs already or by a new one.
+        """Start a browser or connect to one, by a driver that runs already or by a new one.
 
         Raises `Misconfigured`; or `PageLost` for what may pass, and then the driver is stopped.
         """
-        check_binary(config.chromium)
+        if not config.browser_url:
+            check_binary(config.chromium)
         try:
             # Only deployments with this engine have it.
             from playwright.async_api import Error, async_playwright  # noqa: PLC0415
@@ -77,21 +87,12 @@ class Chromium:
             raise Misconfigured("Playwright is not installed: install signgate[websdk].") from error
         playwright = driver or await async_playwright().start()
         try:
-            browser = await asyncio.wait_for(
-                playwright.chromium.launch(
-                    executable_path=config.chromium,
-                    args=list(_FLAGS),
-                    chromium_sandbox=config.sandbox,
-                    handle_sigint=False,
-                    handle_sigterm=False,
-                    handle_sighup=False,
-                ),
-                config.load_timeout,
-            )
+            browser = await asyncio.wait_for(_browser(playwright, config), config.load_timeout)
         except BaseException as error:
             await _ended(playwright.stop)
             if isinstance(error, (Error, TimeoutError)):
-                raise PageLost("Chromium does not start.") from error
+                what = "The browser can't be reached." if config.browser_url else "Chromium does not start."
+                raise PageLost(what) from error
             raise
         return cls(playwright, browser, config)
 
@@ -140,6 +141,20 @@ class Chromium:
         await _ended(self._browser.close)
         if driver:
             await _ended(self.driver.stop)
+
+
+async def _browser(playwright: Playwright, config: WebSdkConfig) -> Browser:
+    if config.browser_url:
+        return await playwright.chromium.connect(config.browser_url, timeout=config.load_timeout * 1000)
+    return await playwright.chromium.launch(
+        executable_path=config.chromium,
+        args=list(FLAGS),
+        env={name: os.environ[name] for name in _ENVIRONMENT if name in os.environ},
+        chromium_sandbox=config.sandbox,
+        handle_sigint=False,
+        handle_sigterm=False,
+        handle_sighup=False,
+    )
 
 
 async def _ended(close: Callable[[], Awaitable[None]]) -> None:

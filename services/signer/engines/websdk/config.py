@@ -18,6 +18,7 @@ _SHA256: Final = re.compile(r"[0-9a-f]{64}")
 _ORIGIN: Final = re.compile(
     r"https://[a-z0-9](?:[a-z0-9\-]*[a-z0-9])?(?:\.[a-z0-9](?:[a-z0-9\-]*[a-z0-9])?)+"
 )
+_BROWSER: Final = re.compile(r"wss?://(?:[A-Za-z0-9.\-]+|\[[0-9a-fA-F:]+\]):[0-9]{1,5}/?", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +61,8 @@ class WebSdkConfig:
     `call_timeout` bounds one call for a whole list; `member_timeout` one member whose answer is a
     promise. A page is replaced after `recycle_count` signatures, `recycle_age` or with more than
     `recycle_heap` bytes of JavaScript heap. At most `max_waiting` requests wait; `max_list` is the
-    most that one call signs. `sandbox`: Chromium's own; it can't be used by root.
+    most that one call signs. `browser_url`: the Playwright server (ws:// or wss://) whose browser is used;
+    "" starts `chromium` here, with Chromium's own sandbox unless `sandbox` is false. Root can't use it.
     """
 
     script: Path
@@ -69,6 +71,7 @@ class WebSdkConfig:
     origin: str = "https://www.tiktok.com"
     profile: Profile = field(default_factory=lambda: PROFILES["desktop-linux"])
     required: tuple[str, ...] = ()
+    browser_url: str = ""
     chromium: Path = Path("/usr/bin/chromium")
     sandbox: bool = True
     pages: int = 2
@@ -87,6 +90,8 @@ class WebSdkConfig:
             raise ValueError("the script's SHA-256 must be 64 hexadecimal digits in lower case")
         if _ORIGIN.fullmatch(self.origin) is None:
             raise ValueError("the origin must read https://host, with no port and no path")
+        if self.browser_url and _BROWSER.fullmatch(self.browser_url) is None:
+            raise ValueError("the browser's URL must read ws://host:port or wss://host:port")
         if not (self.pages >= 1 and 1 <= self.max_list <= self.max_waiting):
             raise ValueError("need pages >= 1 and 1 <= max_list <= max_waiting")
         if not 0 < self.member_timeout < self.call_timeout:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, Final
 
+from servicekit import log
 from servicekit.clock import Clock
 from servicekit.errors import SigngateError
 from services.signer.domain import EngineInfo, EngineStatus, Signed, SignRequest
@@ -22,6 +23,7 @@ from services.signer.errors import EngineBusy, EngineFailure, EngineUnavailable
 from services.signer.room_url import parse
 
 NAME: Final = "websdk"
+_log = log.get(NAME)
 _VERSION_LENGTH: Final = 12
 _shortest_wait: Final = 0.2
 _longest_wait: Final = 5.0
@@ -49,6 +51,8 @@ class WebSdkEngine:
 
     async def start(self) -> None:
         """Read the script, start Chromium, sign a canary in a page. Raises `Misconfigured`."""
+        if not (self._config.browser_url or self._config.sandbox):
+            _log.warning("Chromium runs without a sandbox beside signing keys and Redis' password")
         try:
             script = Script.load(self._config.script, self._config.sha256)
             pool = Pool(self._config, script, self._waiting, settle=self._settle, canary=self._prove)

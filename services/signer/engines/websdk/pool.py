@@ -85,6 +85,7 @@ class Pool:
             if browser is not None:
                 await browser.close()
             self.why_not = error.message
+            _log.error("Chromium can't be used", cause=_cause(error))
             self._running = asyncio.create_task(self._run(None, None), name="websdk")
             return
         self._pages.add(first)
@@ -116,7 +117,7 @@ class Pool:
                     task.add_done_callback(closing.discard)
                 except (Misconfigured, PageLost) as error:
                     self.why_not = _told(error)
-                    _log.error("Chromium can't be used", cause=repr(error))
+                    _log.error("Chromium can't be used", cause=_cause(error))
                     good, driver = False, None
                 browser = first = None
                 pause = _first_pause if good else min(pause * 2, _longest_pause)
@@ -284,6 +285,11 @@ class Pool:
                 await asyncio.wait_for(browser.lost.wait(), pause)
             pause = min(pause * 2, _longest_pause)
         raise PageLost
+
+
+def _cause(error: EngineUnavailable) -> str:
+    """For the log: what the driver says in its first line, where it is the driver that says it."""
+    return (str(error.__cause__).partition("\n")[0] if error.__cause__ else "") or repr(error)
 
 
 def _told(error: EngineUnavailable) -> str:
