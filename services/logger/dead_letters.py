@@ -114,7 +114,7 @@ async def _chosen(letters: DeadLetters, ids: Sequence[str]) -> AsyncIterator[Dea
 
 async def _main(command: str, ids: Sequence[str]) -> int:
     settings = load(LoggerSettings)
-    async with open_redis(settings.redis_url.get_secret_value(), timeout=5.0, name="dead-letters") as redis:
+    async with open_redis(settings.redis_address(), timeout=5.0, name="dead-letters") as redis:
         return await run(DeadLetters(redis), command, ids)
 
 

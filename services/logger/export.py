@@ -1,19 +1,23 @@
 """Usage as a file: CSV, JSON Lines or Parquet, made chunk by chunk while it is sent.
 
-`write(format, chunks)` yields the file's bytes in order. Memory holds one chunk, whatever the length.
+`write(format, chunks)` yields the file's bytes in order, `sent` hands them over. Memory holds one chunk and
+what the receiver's connection buffers, whatever the length (of Parquet also its footer: a few kilobytes for
+each 2,000 rows). The next chunk is read when the last one was taken.
 """
 
 from __future__ import annotations
 
+import asyncio
 import csv
 import io
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Literal
 
 from typing_extensions import Buffer
 
 from services.logger.domain import UsageRecord
+from services.logger.errors import ExportStalled, ExportTimeout
 
 Format = Literal["csv", "jsonl", "parquet"]
 COLUMNS = (
@@ -25,6 +29,11 @@ MEDIA_TYPES: dict[Format, str] = {
     "jsonl": "application/x-ndjson",
     "parquet": "application/vnd.apache.parquet",
 }
+CHUNKS: dict[Format, int] = {"csv": 500, "jsonl": 500, "parquet": 2_000}
+"""Rows that are read and written at a time: some milliseconds, in which the process does nothing else.
+Parquet's are its row groups."""
+PIECE = 256 * 1024
+"""Bytes of one message: a chunk of long URLs may be more than a message holds."""
 # A spreadsheet takes a cell that begins so for a formula.
 FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
@@ -36,19 +45,46 @@ def write(form: Format, chunks: AsyncIterator[list[UsageRecord]]) -> AsyncIterat
     return _text(chunks, _csv if form == "csv" else _jsonl, header=form == "csv")
 
 
+async def sent(
+    data: AsyncIterator[bytes], take: Callable[[bytes], Awaitable[None]], *, seconds: float, stall: float
+) -> None:
+    """Hand over all of a file, piece by piece; `take` returns once there is room for more.
+
+    Raises `ExportStalled` when one piece is not taken within `stall` seconds, `ExportTimeout` when all of
+    it takes more than `seconds`.
+    """
+    try:
+        async with asyncio.timeout(seconds):
+            async for part in data:
+                for start in range(0, len(part), PIECE):
+                    await _taken(take, part[start : start + PIECE], stall)
+    except TimeoutError:
+        raise ExportTimeout from None
+
+
+async def _taken(take: Callable[[bytes], Awaitable[None]], piece: bytes, stall: float) -> None:
+    try:
+        async with asyncio.timeout(stall):
+            await take(piece)
+    except TimeoutError:
+        raise ExportStalled from None
+
+
 async def _text(
     chunks: AsyncIterator[list[UsageRecord]], lines: Callable[[list[UsageRecord]], str], *, header: bool
 ) -> AsyncIterator[bytes]:
     if header:
         yield (",".join(COLUMNS) + "\r\n").encode()
     async for chunk in chunks:
-        yield lines(chunk).encode()
+        data = lines(chunk).encode()
+        chunk.clear()  # for as long as the receiver takes
+        yield data
 
 
 def _csv(chunk: list[UsageRecord]) -> str:
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\r\n")
-    writer.writerows([_cell(record, name) for name in COLUMNS] for record in chunk)
+    writer.writerows(map(_cells, chunk))
     return out.getvalue()
 
 
@@ -56,8 +92,12 @@ def _jsonl(chunk: list[UsageRecord]) -> str:
     return "".join(json.dumps(_plain(record), ensure_ascii=False) + "\n" for record in chunk)
 
 
-def _cell(record: UsageRecord, name: str) -> object:
-    value = _plain(record)[name]
+def _cells(record: UsageRecord) -> list[object]:
+    plain = _plain(record)
+    return [_cell(plain[name]) for name in COLUMNS]
+
+
+def _cell(value: object) -> object:
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, str) and value.startswith(FORMULA):
@@ -101,6 +141,8 @@ async def _parquet(chunks: AsyncIterator[list[UsageRecord]]) -> AsyncIterator[by
         async for chunk in chunks:
             rows = [{**_plain(record), "created_at": record.created_at} for record in chunk]
             writer.write_table(pa.Table.from_pylist(rows, schema=schema))
+            rows.clear()  # for as long as the receiver takes
+            chunk.clear()
             yield sink.take()
     yield sink.take()
 

@@ -53,6 +53,10 @@ alerts_delivered: Final = Counter(
     "What became of users' alerts, by way (mail, webhook) and outcome.",
     ("way", "outcome"),
 )
+exports: Final = Gauge("signgate_usage_exports", "Exports under way.")
+exports_refused: Final = Counter(
+    "signgate_usage_exports_refused", "Exports refused, by whose limit: key, user or service.", ("scope",)
+)
 redis_memory: Final = Gauge("signgate_redis_memory_used_bytes", "Memory that Redis uses.", ("node",))
 redis_memory_max: Final = Gauge(
     "signgate_redis_memory_max_bytes", "Memory that Redis may use; 0: no bound.", ("node",)

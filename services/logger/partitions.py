@@ -14,11 +14,11 @@ from servicekit.clock import SystemClock
 from servicekit.config import load
 from servicekit.errors import SigngateError
 from servicekit.postgres import open_database
-from services.logger.config import LoggerSettings
+from services.logger.config import PartitionSettings
 from services.logger.ingest import PartitionStore
 
 
-async def _run(settings: LoggerSettings) -> int:
+async def _run(settings: PartitionSettings) -> int:
     dsn = settings.postgres_dsn.get_secret_value()
     async with open_database(dsn, name="partitions", max_size=1, statement_timeout=60.0) as database:
         partitions = PartitionStore(database, SystemClock())
@@ -28,7 +28,7 @@ async def _run(settings: LoggerSettings) -> int:
 
 def main() -> int:
     """See the module."""
-    settings = load(LoggerSettings)
+    settings = load(PartitionSettings)
     try:
         dropped = asyncio.run(_run(settings))
     except SigngateError as error:

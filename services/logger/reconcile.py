@@ -24,6 +24,7 @@ from datetime import date
 from servicekit.clock import SystemClock
 from servicekit.config import load
 from servicekit.errors import SigngateError
+from servicekit.identity import Identity, Peer
 from servicekit.postgres import open_database
 from servicekit.redis import open_redis
 from servicekit.rpc import create_channel
@@ -35,12 +36,13 @@ from services.logger.reconciliation import Reconciler, Report
 
 async def _run(day: date | None) -> Report:
     settings, clock = load(LoggerSettings), SystemClock()
+    peer = Peer("quota", Identity("logger", settings.service_key, clock), settings.tls_ca)
     async with (
         open_database(
             settings.postgres_dsn.get_secret_value(), name="reconcile", max_size=2, statement_timeout=300.0
         ) as database,
-        open_redis(settings.redis_url.get_secret_value(), timeout=10.0, name="reconcile") as redis,
-        create_channel(settings.quota_addr, timeout=5.0) as channel,
+        open_redis(settings.redis_address(), timeout=10.0, name="reconcile") as redis,
+        create_channel(settings.quota_addr, timeout=5.0, peer=peer) as channel,
     ):
         streams = StreamBooks(redis, settings.usage_shards)
         return await Reconciler(streams, DatabaseBooks(database), QuotaClient(channel), clock).run(day)

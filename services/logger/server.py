@@ -7,13 +7,16 @@ from functools import partial
 
 from servicekit.authn import CredentialAuthenticator
 from servicekit.clock import SystemClock
+from servicekit.inside import Inside
 from servicekit.mail import Smtp
+from servicekit.outbound import Resolver
 from servicekit.peers import KeyServiceClient
-from servicekit.postgres import open_database
-from servicekit.redis import DeniedSessions, open_redis
+from servicekit.postgres import Database, open_database
+from servicekit.redis import open_redis, open_sessions
 from servicekit.rpc import create_channel, create_server
 from servicekit.runner import Runtime
 from servicekit.tokens import JwtVerifier
+from servicekit.turns import SharedDatabase, Turns
 from services.logger import codec
 from services.logger.alerts.service import AlertService
 from services.logger.alerts.servicer import AlertServicer
@@ -41,16 +44,31 @@ BLOCKING_TIMEOUT = 2.0
 async def compose(settings: LoggerSettings, run: Runtime) -> None:
     """Start order; the runtime stops in the reverse order."""
     clock = SystemClock()
-    dsn, redis_url = settings.postgres_dsn.get_secret_value(), settings.redis_url.get_secret_value()
-    database = await run.connect("postgres", partial(open_database, dsn, name="logger"))
-    # Callers' own: a slow reader of an export holds a connection, and must not hold up what is recorded.
-    queries = await run.connect("postgres", partial(open_database, dsn, name="logger-queries"))
+    inside = Inside.of("logger", settings, clock)
+    dsn, redis_url = settings.postgres_dsn.get_secret_value(), settings.redis_address()
+
+    async def pool(kind: str, size: int) -> Database:
+        return await run.connect("postgres", partial(open_database, dsn, name=f"logger{kind}", max_size=size))
+
+    # Ingestion and each kind of call have separate connections: none waits for another kind.
+    database = await pool("", settings.ingest_pool)
+    upkeep = await pool("-upkeep", settings.upkeep_pool)
+    pages = await pool("-pages", settings.pages_pool)
+    statistics = await pool("-statistics", settings.statistics_pool)
+    exports = await pool("-exports", settings.exports_pool)
+    shared_pages = SharedDatabase(pages, Turns(settings.reads_per_user, settings.reads_waiting))
     redis = await run.connect("redis", partial(open_redis, redis_url, name="logger"))
     stream_redis = await run.connect(
         "redis", partial(open_redis, redis_url, timeout=BLOCKING_TIMEOUT, name="logger-streams")
     )
-    quota_channel = await run.enter(create_channel(settings.quota_addr, timeout=5.0))
-    keys_channel = await run.enter(create_channel(settings.keys_addr))
+    sessions = await run.connect(
+        "redis",
+        partial(open_sessions, settings.other_redis_address("sessions_redis_url"), redis, name="logger"),
+    )
+    quota_channel = await run.enter(
+        create_channel(settings.quota_addr, timeout=5.0, peer=inside.peer("quota"))
+    )
+    keys_channel = await run.enter(create_channel(settings.keys_addr, peer=inside.peer("keys")))
 
     quota = QuotaClient(quota_channel)
     streams = [
@@ -58,7 +76,7 @@ async def compose(settings: LoggerSettings, run: Runtime) -> None:
     ]
     housekeeping = Housekeeping(
         streams,
-        PartitionStore(database, clock),
+        PartitionStore(upkeep, clock),
         quota,
         clock,
         Upkeep(
@@ -79,8 +97,11 @@ async def compose(settings: LoggerSettings, run: Runtime) -> None:
         max_attempts=settings.max_attempts,
         max_unsettled=settings.max_unsettled,
     )
-    alerts = AlertStore(database)
+    alerts = AlertStore(upkeep, shared_pages)
     webhooks = await run.enter(Webhooks(clock, allow_private=settings.webhook_allow_private))
+    # Apart from the senders' own: new URLs can't use up what deliveries need.
+    resolver = Resolver(threads=16)
+    run.stack.callback(resolver.close)
     watch = AlertWatch(
         alerts,
         Smtp(settings) if settings.smtp_host else None,
@@ -98,7 +119,7 @@ async def compose(settings: LoggerSettings, run: Runtime) -> None:
         run.background(f"consumer {consumer.stream.key}", consumer.run())
     run.background("housekeeping", housekeeping.run())
     run.background("alerts", watch.run())
-    run.background("stores", StoreWatch(redis, database).run())
+    run.background("stores", StoreWatch(redis, upkeep).run())
     if settings.reconcile_interval:
         # It reads whole days, which takes its time, and holds up nobody.
         days = await run.connect(
@@ -124,14 +145,20 @@ async def compose(settings: LoggerSettings, run: Runtime) -> None:
 
     authenticator = CredentialAuthenticator(
         JwtVerifier(settings.issuers(), clock=clock),
-        DeniedSessions(redis),
+        sessions,
         KeyServiceClient(keys_channel),
     )
-    server = create_server(authenticator=authenticator)
-    servicer = UsageServicer(UsageService(UsageStore(queries), clock))
+    server = create_server(authenticator=authenticator, callers=inside.callers, edge=inside.edge)
+    reader = UsageStore(
+        shared_pages,
+        statistics=SharedDatabase(statistics, Turns(settings.reads_per_user, settings.reads_waiting)),
+        exports=SharedDatabase(exports, Turns(1, settings.exports_per_user)),
+        system=statistics,
+    )
+    servicer = UsageServicer(UsageService(reader, clock), settings.export_bounds(), authenticator)
     server.add(servicer, usage_pb2_grpc.add_UsageServiceServicer_to_server)
     server.add(
-        AlertServicer(AlertService(alerts, allow_private=settings.webhook_allow_private)),
+        AlertServicer(AlertService(alerts, allow_private=settings.webhook_allow_private, resolver=resolver)),
         alerts_pb2_grpc.add_AlertServiceServicer_to_server,
     )
     await run.serve(server, settings.grpc_listen)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 from collections.abc import AsyncIterator
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Literal, Protocol
 from uuid import UUID
 
@@ -19,6 +19,8 @@ DEFAULT_PAGE, MAX_PAGE = 100, 1000
 DEFAULT_SPAN = timedelta(days=30)
 DEFAULT_SYSTEM_SPAN = timedelta(hours=24)
 MAX_HOURS = 24 * 31
+MAX_BUCKETS = 10_000
+"""Of one answer of statistics: some 1.5 MB."""
 EXPORT_CHUNK = 2_000
 
 Bucket = Literal["hour", "day"]
@@ -82,9 +84,14 @@ class UsageService:
         parted = [tally.stats() for tally in tallies] if bucket or group else []
         return Tally.merged(tallies).stats(), parted
 
-    def export(self, caller: Principal, where: UsageFilter) -> AsyncIterator[list[UsageRecord]]:
-        """All matching requests, oldest first, in chunks of one consistent snapshot."""
-        return self._reader.export(caller, narrowed(caller, where), EXPORT_CHUNK)
+    def export(
+        self, caller: Principal, where: UsageFilter, chunk: int = EXPORT_CHUNK
+    ) -> AsyncIterator[list[UsageRecord]]:
+        """All matching requests, oldest first, in chunks. Nothing is read ahead of what is taken.
+
+        What it holds, see `store.UsageStore.export`.
+        """
+        return self._reader.export(caller, narrowed(caller, where), chunk)
 
     async def system_stats(self, start: datetime | None, end: datetime | None) -> SystemStats:
         """Everybody's. The policy admits only the service role here."""
@@ -127,6 +134,7 @@ def decode_token(token: str) -> PageKey:
         moment = datetime.fromisoformat(at)
         if moment.tzinfo is None:
             raise PageTokenInvalid
-        return PageKey(moment, UUID(row_id))
-    except (ValueError, binascii.Error, UnicodeDecodeError) as error:
+        # PostgreSQL's driver has no year either for what UTC has none for.
+        return PageKey(moment.astimezone(UTC), UUID(row_id))
+    except (ValueError, OverflowError, binascii.Error, UnicodeDecodeError) as error:
         raise PageTokenInvalid from error

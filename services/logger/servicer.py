@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
@@ -12,8 +11,12 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from servicekit import context
 from servicekit.errors import InvalidArgument
+from servicekit.principal import USAGE_READ
+from servicekit.rpc.server import Authenticator
 from services.logger import export
 from services.logger.domain import Stats, UsageFilter, UsageRecord
+from services.logger.places import ExportBounds, Places
+from services.logger.recheck import Recheck
 from services.logger.service import Bucket, Group, UsageService
 from signgate.usage.v1 import usage_pb2, usage_pb2_grpc
 
@@ -44,8 +47,16 @@ FORMATS: dict[int, export.Format] = {
 class UsageServicer(usage_pb2_grpc.UsageServiceServicer):
     """`signgate.usage.v1.UsageService`. The interceptor has authenticated the caller."""
 
-    def __init__(self, service: UsageService) -> None:
+    def __init__(
+        self,
+        service: UsageService,
+        bounds: ExportBounds | None = None,
+        authenticator: Authenticator | None = None,
+    ) -> None:
         self._service = service
+        self._authenticator = authenticator
+        self._bounds = bounds or ExportBounds()
+        self.places = Places(self._bounds)
 
     async def ListUsage(
         self, request: usage_pb2.ListUsageRequest, context_: Context
@@ -66,14 +77,22 @@ class UsageServicer(usage_pb2_grpc.UsageServiceServicer):
         )
         return usage_pb2.GetUsageStatsResponse(total=stats(total), buckets=[stats(b) for b in buckets])
 
-    async def ExportUsage(
+    async def ExportUsage(  # type: ignore[override]  # written to the context, so that each write can be bounded
         self, request: usage_pb2.ExportUsageRequest, context_: Context
-    ) -> AsyncIterator[HttpBody]:
+    ) -> None:
         form = known(FORMATS, request.format, "format")
-        media = export.MEDIA_TYPES[form]
-        chunks = self._service.export(context.principal(), where(request.filter))
-        async for data in export.write(form, chunks):
-            yield HttpBody(content_type=media, data=data)
+        media, caller, chosen = export.MEDIA_TYPES[form], context.principal(), where(request.filter)
+        chunks = self._service.export(caller, chosen, export.CHUNKS[form])
+
+        credential = Recheck(self._authenticator, (USAGE_READ,))
+
+        async def take(piece: bytes) -> None:
+            await credential.holds()
+            await context_.write(HttpBody(content_type=media, data=piece))
+
+        with self.places.taken(caller):
+            data = export.write(form, chunks)
+            await export.sent(data, take, seconds=self._bounds.seconds, stall=self._bounds.stall)
 
     async def GetSystemStats(
         self, request: usage_pb2.GetSystemStatsRequest, context_: Context
@@ -98,9 +117,16 @@ def where(message: usage_pb2.UsageFilter) -> UsageFilter:
         end=moment(message, "end_time", "filter."),
         api_key_id=uuid_of(message.api_key_id) if message.api_key_id else None,
         success=message.success if message.HasField("success") else None,
-        error_reason=message.error_reason or None,
-        engine=message.engine or None,
+        error_reason=storable(message.error_reason, "error_reason") or None,
+        engine=storable(message.engine, "engine") or None,
     )
+
+
+def storable(text: str, name: str) -> str:
+    """The text, unless PostgreSQL can't hold it. Raises `InvalidArgument`."""
+    if "\0" in text:
+        raise InvalidArgument.field(f"filter.{name}", "must not contain U+0000")
+    return text
 
 
 def moment(message: Any, name: str, prefix: str = "") -> datetime | None:

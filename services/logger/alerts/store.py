@@ -8,24 +8,26 @@ from uuid import UUID
 
 from servicekit.postgres import Database
 from servicekit.principal import Principal
+from servicekit.turns import SharedDatabase
 from services.logger.alerts.model import Alert, Due, Outcome, Wishes
 
 
 class AlertStore:
-    """Raises `DatabaseUnavailable`. What concerns one caller runs as that caller."""
+    """Raises `DatabaseUnavailable`. What concerns one caller runs as that caller, on `callers`."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, callers: SharedDatabase | None = None) -> None:
         self._database = database
+        self._callers = callers or database
 
     async def wishes(self, caller: Principal) -> Wishes:
         """How the caller wants to be told."""
-        async with self._database.as_user(caller) as connection:
+        async with self._callers.as_user(caller) as connection:
             row = await connection.fetchrow("SELECT * FROM get_alert_settings($1)", caller.user_id)
         return Wishes() if row is None else Wishes(row["mail"], row["webhook_url"] or "")
 
     async def wish(self, caller: Principal, wishes: Wishes, secret: str | None) -> None:
         """Replace them. A secret of `None` leaves the one there is."""
-        async with self._database.as_user(caller) as connection:
+        async with self._callers.as_user(caller) as connection:
             await connection.execute(
                 "SELECT set_alert_settings($1, $2, $3, $4)",
                 caller.user_id,
@@ -36,7 +38,7 @@ class AlertStore:
 
     async def latest(self, caller: Principal) -> list[Alert]:
         """Newest first, at most 100."""
-        async with self._database.as_user(caller) as connection:
+        async with self._callers.as_user(caller) as connection:
             rows = await connection.fetch(
                 "SELECT id, pool, date, threshold, used, daily_limit, created_at, mail, webhook"
                 " FROM quota_alerts WHERE user_id = $1 ORDER BY created_at DESC, id DESC LIMIT 100",
@@ -61,3 +63,7 @@ class AlertStore:
         await self._database.execute(
             "SELECT settle_quota_alert($1, $2, $3, $4)", due.id, outcome.mail, outcome.webhook, wait
         )
+
+    async def postpone(self, due: Due, outcome: Outcome, wait: timedelta) -> None:
+        """As `settle`, but the webhook was not tried: it is not counted as an attempt."""
+        await self._database.execute("SELECT postpone_quota_alert($1, $2, $3)", due.id, outcome.mail, wait)

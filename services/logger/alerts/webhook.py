@@ -2,42 +2,52 @@
 
 The URL is a stranger's. So its host is resolved here, each address must be a public one, and the request
 goes to that very address: a name that leads inside, or comes to after it was looked at, reaches nothing.
-Redirects are not followed; of the answer only the status counts.
+Redirects are not followed; of the answer only the status counts, and no more than its head is read. Each
+request has a connection of its own: hosts that share an address don't share one whose certificate is another
+host's.
 """
 
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import json
-import socket
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from standardwebhooks import Webhook
 
 from servicekit import log as logging
+from servicekit.addresses import is_public
 from servicekit.clock import Clock
+from servicekit.outbound import NoPublicAddressError, Resolver
 from services.logger.alerts.model import Due, State
 
 if TYPE_CHECKING:
     import httpx
 
+__all__ = ["TIMEOUT", "NoPublicAddressError", "Webhooks", "is_public", "payload"]
+
 TIMEOUT: Final = 10.0
+"""Seconds for all of it: look-up, connection, request and the head of the answer."""
 GONE: Final = 410
 log = logging.get("alerts")
-
-
-class NoPublicAddressError(Exception):
-    """The host has no address that a webhook may be sent to."""
 
 
 class Webhooks:
     """A client; use it as a context manager. `allow_private`: addresses of this network are taken too."""
 
-    def __init__(self, clock: Clock, *, allow_private: bool = False) -> None:
+    def __init__(
+        self,
+        clock: Clock,
+        *,
+        allow_private: bool = False,
+        resolver: Resolver | None = None,
+        timeout: float = TIMEOUT,
+    ) -> None:
         self._clock = clock
         self._allow_private = allow_private
+        self._resolver = resolver or Resolver()
+        self._timeout = timeout
         self._client: httpx.AsyncClient | None = None
 
     async def __aenter__(self) -> Self:
@@ -46,6 +56,7 @@ class Webhooks:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._resolver.close()
         if self._client is not None:
             await self._client.aclose()
 
@@ -56,11 +67,14 @@ class Webhooks:
         import httpx  # noqa: PLC0415  # seven megabytes, where somebody has a webhook
 
         if self._client is None:
-            self._client = httpx.AsyncClient(timeout=TIMEOUT, follow_redirects=False, trust_env=False)
+            limits = httpx.Limits(max_connections=None, max_keepalive_connections=0)
+            self._client = httpx.AsyncClient(
+                timeout=self._timeout, limits=limits, follow_redirects=False, trust_env=False
+            )
         try:
-            async with asyncio.timeout(TIMEOUT):
+            async with asyncio.timeout(self._timeout):
                 status = await self._post(self._client, httpx.URL(due.webhook_url), due.webhook_secret, due)
-        except (httpx.HTTPError, httpx.InvalidURL, NoPublicAddressError, OSError, ValueError) as error:
+        except (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError) as error:
             log.warning("webhook failed", alert=str(due.id), error=type(error).__name__)
             return "pending"
         if 200 <= status < 300:  # noqa: PLR2004 - every 2xx
@@ -92,20 +106,7 @@ class Webhooks:
         if not url.host:
             raise NoPublicAddressError
         port = url.port or (443 if url.scheme == "https" else 80)
-        found: list[Any] = await asyncio.get_running_loop().getaddrinfo(
-            url.host, port, type=socket.SOCK_STREAM
-        )
-        addresses = [str(one[4][0]) for one in found]
-        if not addresses or not (self._allow_private or all(map(is_public, addresses))):
-            raise NoPublicAddressError
-        return addresses[0]
-
-
-def is_public(text: str) -> bool:
-    """Whether a packet to it leaves for the internet: no private, loopback, link-local or reserved one."""
-    address = ipaddress.ip_address(text.split("%", maxsplit=1)[0])
-    mapped = getattr(address, "ipv4_mapped", None) or getattr(address, "sixtofour", None)
-    return address.is_global and not address.is_multicast and (mapped is None or mapped.is_global)
+        return (await self._resolver.addresses(url.host, port, internal=self._allow_private))[0]
 
 
 def payload(due: Due) -> dict[str, Any]:
