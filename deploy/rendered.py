@@ -1,16 +1,20 @@
 """What containers read, made from settings.toml: `python -m deploy.rendered`, which `make gen` runs.
 
     compose/settings/<service>.env   the service's environment; what an operator chooses, as ${SIGNGATE_…}
-    compose/envoy.yaml               the edge
+    compose/envoy.yaml               the edge, with services_ca.yaml: where it finds the authority of services
     compose/scrape.yaml              Prometheus' scrape_configs: every instance of every part
+    docker/browser/browser.json      how the browser's container starts Chromium
     k8s/base/settings/<service>.env  the service's environment, without what an operator chooses
     k8s/base/envoy.yaml              the edge
     k8s/components/monitoring/rules.yaml   observability/rules, as the Prometheus operator takes them
-    compose/redis.conf, k8s/overlays/single-node/redis.conf   redis/redis.conf, where each can read it
+    compose/redis.conf, k8s/overlays/single-node/redis.conf   redis/redis.conf, where each can read it; and
+                                     likewise redis/tls.conf and postgres/pg_hba.conf
+    compose/limits.conf, k8s/base/limits.conf                 redis/limits.conf, likewise
+    docker/Dockerfile, compose/compose.yaml, k8s/…: the images that they name, of images.toml
     observability/grafana/dashboards/signgate.json   the dashboard, of observability/dashboard.yaml
 
-These files are committed, and nothing in them is edited by hand. With `--check` it compares, names every
-file that differs, and exits 1 if there is one.
+These files are committed; nothing in them is edited by hand, but for those that only name images. With
+`--check` it compares, names every file that differs, and exits 1 if there is one.
 
 In containers a part's host name is its name in the table, and every address behind that name is an
 instance of it. Secrets are files in /run/secrets.
@@ -19,6 +23,7 @@ instance of it. Secrets are files in /run/secrets.
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -27,15 +32,20 @@ from typing import Final
 
 import yaml
 
+from deploy import images
 from deploy.envoy import render
 from deploy.envoy.render import Edge, Endpoint
 from deploy.observability import dashboard
-from deploy.settings import MAIL_FROM, Service, table
+from deploy.settings import MAIL_FROM, Service, table, tls_environment
+from services.signer.engines.websdk.browser import FLAGS
 
 HERE: Final = Path(__file__).parent
 SECRETS: Final = Path("/run/secrets")
 ASSETS: Final = Path("/usr/share/signgate")
 """Where the edge's image has the descriptor set and the console."""
+EDGE_TLS: Final = SECRETS / "edge-tls"
+"""A folder with the edge's certificate and key, as Kubernetes writes a Secret of the kind TLS."""
+SERVICES_CA: Final = SECRETS / "services-ca" / "ca.crt"
 EVERYWHERE: Final = "0.0.0.0"  # noqa: S104  # a container's own network; who reaches it is the network's to say
 LAME_DUCK: Final = 5
 """Seconds: the edge asks each instance every two whether it is ready, and looks up names as often."""
@@ -46,6 +56,7 @@ OPERATORS: Final = {
     "smtp_security": "none",
     "smtp_username": "",
     "mail_from": MAIL_FROM,
+    "plaintext_stores": "",
 }
 """The {names} of the table that only whoever runs it can fill in; in compose these are the defaults."""
 HEADER: Final = "# Written by `make gen` from deploy/settings.toml; changes are overwritten.\n"
@@ -81,15 +92,32 @@ def _environment(service: Service, operators: Mapping[str, str]) -> dict[str, st
         **operators,
         "auth_http": f"auth:{services['auth'].ports['http']}",
         "lame_duck": str(LAME_DUCK),
+        "inside_http": "https",
         "otlp_endpoint": table().tracing.endpoint,
     }
     # The instance's name is the container's host name, which services take when they are told none.
     told = {name: value for name, value in service.settings.items() if value != "{instance}"}
-    return replace(service, settings=told).environment(names, SECRETS)
+    return replace(service, settings=told).environment(names, SECRETS) | tls(service)
 
 
-def edge(trusted_hops: int = 0) -> Edge:
-    """The edge in a container, in front of every address behind each service's name."""
+def tls(service: Service) -> dict[str, str]:
+    """What turns TLS on in containers: at a service's listeners, towards its peers and towards Redis.
+
+    Towards PostgreSQL it is the connection string that does (`deploy.secrets`).
+    """
+    return tls_environment(service.name, SECRETS) | {"SIGNGATE_REDIS_CA": str(SECRETS / "tls_ca.pem")}
+
+
+def tls_files(service: Service) -> set[str]:
+    """The secrets that `tls` names."""
+    return {Path(value).name for value in tls(service).values()}
+
+
+def edge(trusted_hops: int = 0, *, tls: bool = False) -> Edge:
+    """The edge in a container, in front of every address behind each service's name.
+
+    With `tls` it ends TLS itself (`EDGE_TLS`). Services speak it in any case (`SERVICES_CA`).
+    """
     services, ports = table().services.values(), table().ports
     return Edge(
         listen=Endpoint(EVERYWHERE, ports["edge"]),
@@ -103,6 +131,12 @@ def edge(trusted_hops: int = 0) -> Edge:
             if "http" in service.ports
         },
         descriptors=ASSETS / "signgate.binpb",
+        plugins=ASSETS / "plugins",
+        proof=SECRETS / "edge_proof",
+        sds=Path("/etc/envoy"),
+        certificate=EDGE_TLS / "tls.crt" if tls else None,
+        key=EDGE_TLS / "tls.key" if tls else None,
+        services_ca=SERVICES_CA,
         trusted_hops=trusted_hops,
         console=HERE.parent / "console" / "dist",
         console_at=ASSETS / "console",
@@ -120,6 +154,22 @@ def scrape_configs() -> list[dict[str, object]]:
         }
         for name, port in {**ports, "envoy": table().ports["envoy_metrics"]}.items()
     ]
+
+
+def browser() -> dict[str, object]:
+    """What Playwright's `launchServer` is told in the browser's container.
+
+    Chromium's own sandbox is made of user namespaces, which a container's seccomp profile denies: the
+    container, which has no secrets and no way out, takes its place.
+    """
+    return {
+        "executablePath": "/usr/bin/chromium",
+        "chromiumSandbox": False,
+        "host": EVERYWHERE,
+        "port": table().container_ports["browser"],
+        "wsPath": "/",
+        "args": list(FLAGS),
+    }
 
 
 def prometheus_rule() -> dict[str, object]:
@@ -141,14 +191,23 @@ def files() -> Iterator[tuple[Path, str]]:
         yield HERE / f"k8s/base/settings/{service.name}.env", _lines(kubernetes_environment(service))
     for folder in ("compose", "k8s/base"):
         yield HERE / folder / "envoy.yaml", HEADER + render.render(edge())
+        for name, text in render.secret_files(edge()).items():
+            yield HERE / folder / name, HEADER + text
     for folder in ("compose", "k8s/overlays/single-node"):
         yield HERE / folder / "redis.conf", (HERE / "redis/redis.conf").read_text(encoding="utf-8")
+        yield HERE / folder / "pg_hba.conf", (HERE / "postgres/pg_hba.conf").read_text(encoding="utf-8")
+    for folder in ("compose", "k8s/base"):
+        yield HERE / folder / "limits.conf", (HERE / "redis/limits.conf").read_text(encoding="utf-8")
+    for folder in ("compose", "k8s/base", "k8s/overlays/single-node"):
+        yield HERE / folder / "redis-tls.conf", (HERE / "redis/tls.conf").read_text(encoding="utf-8")
+    yield HERE / "docker/browser/browser.json", json.dumps(browser(), indent=2) + "\n"
     scrape = yaml.safe_dump({"scrape_configs": scrape_configs()}, sort_keys=False)
     yield HERE / "compose/scrape.yaml", HEADER + scrape
     header = HEADER.replace("settings.toml", "observability/rules")
     rule = yaml.safe_dump(prometheus_rule(), sort_keys=False, width=120)
     yield HERE / "k8s/components/monitoring/rules.yaml", header + rule
     yield HERE / "observability/grafana/dashboards/signgate.json", dashboard.written()
+    yield from images.files()
 
 
 def _lines(environment: Mapping[str, str]) -> str:

@@ -62,12 +62,38 @@ class Service:
         return filled
 
 
+def tls_environment(service: str, secrets: Path) -> dict[str, str]:
+    """What turns TLS on for a service whose certificates `deploy.secrets` has made in `secrets`."""
+    return {
+        "SIGNGATE_TLS_CERT": str(secrets / f"tls_{service}.pem"),
+        "SIGNGATE_TLS_KEY": str(secrets / f"tls_{service}.key"),
+        "SIGNGATE_TLS_CA": str(secrets / "tls_ca.pem"),
+    }
+
+
 @dataclass(frozen=True)
 class Tracing:
     """Where spans go, as host:port ("": nowhere), and how many of a hundred requests are traced."""
 
     endpoint: str
     percent: float
+
+
+@dataclass(frozen=True)
+class EdgeLimits:
+    """What callers may hold of the edge at the same time; sizes are in bytes.
+
+    Those by address hold for one IPv4 address, or 64 bits of an IPv6 one, in each worker of Envoy.
+    """
+
+    heap: int
+    connections: int
+    connections_per_address: int
+    requests_per_address: int
+    streams_per_connection: int
+    streams_opened_at_once: int
+    streams_opened_per_second: int
+    request_seconds: int
 
 
 @dataclass(frozen=True)
@@ -82,6 +108,8 @@ class Table:
     container_ports: Mapping[str, int]
     services: Mapping[str, Service]
     tracing: Tracing
+    edge: EdgeLimits
+    security_contact: str
 
     def secrets(self) -> set[str]:
         """Names of every secret that some service is given."""
@@ -121,6 +149,8 @@ def table() -> Table:
         container_ports=MappingProxyType(raw["ports"] | raw["container_ports"]),
         services=MappingProxyType(services),
         tracing=Tracing(**raw["tracing"]),
+        security_contact=raw["edge"].pop("security_contact"),
+        edge=EdgeLimits(**raw["edge"]),
     )
 
 
