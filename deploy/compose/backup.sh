@@ -42,7 +42,8 @@ echo "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SELECT pg_export_snapshot
 snapshot=$(answer "$work/snapshot")
 # The file goes by way of the container, for redis-cli tells of its progress where the data would go.
 docker compose exec -T redis sh -c \
-    'REDISCLI_AUTH="$(cat /run/secrets/redis)" redis-cli --rdb /data/backup.rdb >/dev/null' 3>&- 4>&-
+    'REDISCLI_AUTH="$(cat /run/secrets/redis)" redis-cli --tls --cacert /run/secrets/tls_ca.pem \
+        --rdb /data/backup.rdb >/dev/null' 3>&- 4>&-
 exec 3>&-
 
 docker compose exec -T redis sh -c 'cat /data/backup.rdb && rm /data/backup.rdb' >"$folder/redis.rdb" 4>&-

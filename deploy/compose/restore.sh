@@ -19,4 +19,4 @@ fi
 # Roles belong to no database: the migrations make them, then the dump's database takes the place of theirs.
 docker compose run --rm -T migrate
 database pg_restore --dbname=postgres --clean --create --exit-on-error <"$folder/postgres.dump"
-docker compose run --rm -T migrate
+docker compose run --rm -T migrate python -m deploy.migrate /run/secrets --finish

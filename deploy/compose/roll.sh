@@ -13,6 +13,16 @@ cd "$(dirname "$0")"
 # A connection between services lives 30 seconds, give or take a tenth; the next one finds new instances.
 found=35
 
+docker compose run --rm -T secrets
+# Redis reads its users when it starts. One that runs is told of those that are new, or have other rules now; its
+# container may still see the file that it was started with.
+for store in redis limits; do
+    [ -n "$(docker compose ps --quiet "$store")" ] || docker compose up --detach --wait --no-deps "$store"
+    docker compose run --rm -T secrets sed -n 's/^user /ACL SETUSER /p' "/secrets/${store}_auth" |
+        docker compose exec -T "$store" sh -c \
+            "REDISCLI_AUTH=\$(sed -n 's/^requirepass //p' /run/secrets/${store}_auth) redis-cli" |
+        { ! grep -v '^OK$' >&2; }
+done
 docker compose run --rm -T migrate
 
 scales=
@@ -36,3 +46,6 @@ for service; do
         ! running "$instance" || echo "$instance"
     done | xargs docker stop | xargs docker rm
 done
+# Nothing of the version before is left, unless only some were replaced: end what only that version needs.
+[ "$*" != "auth keys quota signer logger" ] || docker compose run --rm -T migrate \
+    python -m deploy.migrate /run/secrets --finish

@@ -71,11 +71,9 @@ def execute(layout: Layout, part: str, module: Sequence[str]) -> None:
     names = [instance.service.name for instance in layout.instances()]
     if part not in names or not module:
         raise StackError(f"Name a service ({', '.join(dict.fromkeys(names))}) and a module to run as it")
-    settings = layout.instances(part)[0].service.environment(
-        layout.names(layout.instances(part)[0]), layout.secrets
-    )
+    settings = layout.environment(layout.instances(part)[0])
     command = [sys.executable, "-m", *module]
-    os.execve(sys.executable, command, os.environ | settings | dict(layout.overrides.get(part, {})))  # noqa: S606 -- becomes it
+    os.execve(sys.executable, command, os.environ | settings)  # noqa: S606 -- becomes it
 
 
 def status(stack: Stack) -> int:

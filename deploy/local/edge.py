@@ -27,5 +27,11 @@ def local_edge(layout: Layout) -> Edge:
         http=endpoints("http"),
         console=ROOT / "console" / "dist",
         descriptors=ROOT / "gen" / "signgate.binpb",
+        plugins=ROOT / "deploy" / "envoy" / "plugins",
+        proof=layout.secrets / "edge_proof",
+        sds=layout.run,
+        certificate=layout.certificate,
+        key=layout.certificate_key,
+        services_ca=layout.secrets / "tls_ca.pem" if layout.tls else None,
         tracing=layout.tracing,
     )

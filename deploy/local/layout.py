@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from deploy.settings import INSTANCE_STEP, MAIL_FROM, Service, Tracing, table
+from deploy.settings import INSTANCE_STEP, MAIL_FROM, Service, Tracing, table, tls_environment
 
 ROOT = Path(__file__).resolve().parents[2]
 HOST = "127.0.0.1"
@@ -43,7 +43,8 @@ class Layout:
 
     `replicas`: how many instances, for services that have more than one. `overrides`: settings of a
     service, by name, that shall be other than the table says. `detours`: ports of instances that the edge
-    reaches by way of another. `tracing`: where spans go.
+    reaches by way of another. `tracing`: where spans go. `tls`: services speak TLS to each other and to the
+    edge. `certificate` and `certificate_key`: the edge speaks TLS with these.
     """
 
     run: Path
@@ -52,13 +53,21 @@ class Layout:
     overrides: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     detours: Mapping[int, int] = field(default_factory=dict)
     tracing: Tracing = field(default_factory=lambda: table().tracing)
+    tls: bool = False
+    certificate: Path | None = None
+    certificate_key: Path | None = None
 
     @classmethod
     def from_environment(cls) -> Layout:
         """By `SIGNGATE_RUN_DIR`, `SIGNGATE_PORT_SHIFT` and `SIGNGATE_REPLICAS` (as in `signer=2,keys=2`).
 
-        With `SIGNGATE_OTLP_ENDPOINT` every request is traced, and spans go there.
+        With `SIGNGATE_OTLP_ENDPOINT` every request is traced, and spans go there. With `SIGNGATE_TLS=1`
+        services speak TLS. With `SIGNGATE_EDGE_CERT` and `SIGNGATE_EDGE_KEY` (files) the edge does.
         """
+
+        def file(name: str) -> Path | None:
+            return (ROOT / os.environ[name]).resolve() if os.environ.get(name) else None
+
         collector = os.environ.get("SIGNGATE_OTLP_ENDPOINT", "")
         pairs = (pair.split("=") for pair in os.environ.get("SIGNGATE_REPLICAS", "").split(",") if pair)
         return cls(
@@ -66,6 +75,9 @@ class Layout:
             shift=int(os.environ.get("SIGNGATE_PORT_SHIFT", "0")),
             replicas={name: int(count) for name, count in pairs},
             tracing=Tracing(collector, percent=100.0) if collector else table().tracing,
+            tls=os.environ.get("SIGNGATE_TLS", "") == "1",
+            certificate=file("SIGNGATE_EDGE_CERT"),
+            certificate_key=file("SIGNGATE_EDGE_KEY"),
         )
 
     @property
@@ -129,7 +141,7 @@ class Layout:
 
     @property
     def edge_url(self) -> str:
-        return f"http://{HOST}:{self.port('edge')}"
+        return f"{'https' if self.certificate else 'http'}://{HOST}:{self.port('edge')}"
 
     def names(self, instance: Instance) -> dict[str, str]:
         """What the {names} of settings.toml stand for here."""
@@ -140,6 +152,8 @@ class Layout:
             "lame_duck": "0.2",  # for peers; the edge tries another instance
             "auth_http": self.instances("auth")[0].address("http"),
             "edge_url": self.edge_url,
+            "inside_http": "https" if self.tls else "http",
+            "plaintext_stores": "",
             "otlp_endpoint": self.tracing.endpoint,
             "smtp_host": HOST,
             "smtp_port": str(self.port("smtp")),
@@ -147,6 +161,14 @@ class Layout:
             "smtp_username": "",
             "mail_from": MAIL_FROM,
         }
+
+    def environment(self, instance: Instance) -> dict[str, str]:
+        """What an instance, or a tool that runs as one, is told."""
+        service = instance.service
+        told = service.environment(self.names(instance), self.secrets)
+        if self.tls:
+            told |= tls_environment(service.name, self.secrets)
+        return told | dict(self.overrides.get(service.name, {}))
 
     def target(self, service: str) -> str:
         """The gRPC target that reaches every instance of a service."""

@@ -16,6 +16,8 @@ from deploy.local.ports import MARK
 from deploy.local.unprivileged import PostgresHome
 
 EDGE = "envoy"
+REDISES = ("redis", "limits")
+"""Of each: deploy/redis/<name>.conf, the secret <name>_auth, a port and a folder of that name."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,8 @@ def programs(layout: Layout) -> Iterator[Program]:
         user=owner.pw_name if owner else None,
         stop_signal="INT",  # PostgreSQL's fast shutdown: sessions end, nothing is lost
     )
-    yield Program("redis", [str(_tool("redis-server")), str(_redis_config(layout))], rank=100)
+    for name in REDISES:
+        yield Program(name, [str(_tool("redis-server")), str(_redis_config(layout, name))], rank=100)
     yield Program(
         "mail",
         [
@@ -55,8 +58,7 @@ def programs(layout: Layout) -> Iterator[Program]:
             instance.name,
             [sys.executable, "-m", instance.service.module],
             rank=500,
-            environment=instance.service.environment(layout.names(instance), layout.secrets)
-            | dict(layout.overrides.get(instance.service.name, {})),
+            environment=layout.environment(instance),
         )
     yield Program(
         EDGE,
@@ -77,7 +79,8 @@ def write(layout: Layout) -> None:
     for path in (layout.run, ROOT):
         if set(str(path)) & set('%"\n'):
             raise StackError(f"supervisord can't take a path with a % or a quotation mark in it: {path}")
-    _write_redis_config(layout)
+    for name in REDISES:
+        _write_redis_config(layout, name)
     parts = [_supervisord(layout)]
     ranks: dict[int, list[str]] = {}
     for program in programs(layout):
@@ -146,19 +149,20 @@ def _tool(name: str) -> Path:
     return Path(sys.executable).with_name(name)
 
 
-def _redis_config(layout: Layout) -> Path:
-    return layout.run / "redis.conf"
+def _redis_config(layout: Layout, name: str) -> Path:
+    return layout.run / f"{name}.conf"
 
 
-def _write_redis_config(layout: Layout) -> None:
-    layout.redis.mkdir(parents=True, exist_ok=True)
-    _redis_config(layout).write_text(
+def _write_redis_config(layout: Layout, name: str) -> None:
+    folder = layout.run / name
+    folder.mkdir(parents=True, exist_ok=True)
+    _redis_config(layout, name).write_text(
         f"""\
-include "{ROOT}/deploy/redis/redis.conf"
-include "{layout.secrets}/redis_auth"
+include "{ROOT}/deploy/redis/{name}.conf"
+include "{layout.secrets}/{name}_auth"
 bind {HOST}
-port {layout.port("redis")}
-dir "{layout.redis}"
+port {layout.port(name)}
+dir "{folder}"
 # The title would be written over the environment, by which leftovers are recognised.
 set-proc-title no
 """,

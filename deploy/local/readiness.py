@@ -35,11 +35,12 @@ def probes(layout: Layout) -> dict[str, Probe]:
     """For each program, what says whether it is ready."""
     own: dict[str, Probe] = {
         "postgres": lambda: apart(_postgres(layout)),
-        "redis": lambda: _redis(layout),
+        "redis": lambda: _redis(layout, "redis"),
+        "limits": lambda: _redis(layout, "limits"),
         "mail": lambda: _smtp(layout),
         EDGE: lambda: _envoy(layout),
     }
-    return own | {instance.name: _service(instance) for instance in layout.instances()}
+    return own | {instance.name: _service(layout, instance) for instance in layout.instances()}
 
 
 def wait(layout: Layout, name: str) -> float:
@@ -81,9 +82,9 @@ async def _postgres(layout: Layout) -> bool:
     return True
 
 
-def _redis(layout: Layout) -> bool:
+def _redis(layout: Layout, name: str) -> bool:
     with redis.Redis(
-        host=HOST, port=layout.port("redis"), password=secrets.read(layout, "redis"), socket_timeout=2
+        host=HOST, port=layout.port(name), password=secrets.read(layout, name), socket_timeout=2
     ) as client:
         return bool(client.ping())  # an error while it still reads its file
 
@@ -98,8 +99,12 @@ def _envoy(layout: Layout) -> bool:
         return bool(answer.read().strip() == b"LIVE")
 
 
-def _service(instance: Instance) -> Probe:
-    channel = grpc.insecure_channel(instance.address("grpc"), options=_FAST)
+def _service(layout: Layout, instance: Instance) -> Probe:
+    if layout.tls:
+        ca = grpc.ssl_channel_credentials((layout.secrets / "tls_ca.pem").read_bytes())
+        channel = grpc.secure_channel(instance.address("grpc"), ca, options=_FAST)
+    else:
+        channel = grpc.insecure_channel(instance.address("grpc"), options=_FAST)
     check = health_pb2_grpc.HealthStub(channel).Check  # type: ignore[attr-defined]
 
     def probe() -> bool:

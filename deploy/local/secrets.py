@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from deploy.local.layout import HOST, Layout
 from deploy.secrets import SUPERUSER, Folder
+from servicekit.identity import Identity, Peer
 
-__all__ = ["SUPERUSER", "dsn", "ensure", "read"]
+__all__ = ["SUPERUSER", "dsn", "ensure", "peer", "read", "rotate_service"]
 
 
 def _folder(layout: Layout) -> Folder:
-    return Folder(layout.secrets, f"{HOST}:{layout.port('postgres')}", f"{HOST}:{layout.port('redis')}")
+    postgres, redis, limits = (f"{HOST}:{layout.port(name)}" for name in ("postgres", "redis", "limits"))
+    return Folder(layout.secrets, postgres=postgres, redis=redis, limits=limits)
 
 
 def ensure(layout: Layout) -> None:
@@ -20,6 +22,17 @@ def ensure(layout: Layout) -> None:
 def read(layout: Layout, name: str) -> str:
     """One secret."""
     return _folder(layout).read(name)
+
+
+def rotate_service(layout: Layout, name: str, *, lead: int, overlap: int) -> None:
+    """Give a service a new key to prove itself by; see `deploy.secrets`."""
+    _folder(layout).rotate_service(name, lead, overlap)
+
+
+def peer(layout: Layout, caller: str, called: str) -> Peer:
+    """The service `called`, for who calls it as the service `caller`: tests and measurements."""
+    ca = layout.secrets / "tls_ca.pem" if layout.tls else None
+    return Peer(called, Identity(caller, layout.secrets / f"service_key_{caller}"), ca)
 
 
 def dsn(layout: Layout, role: str, database: str | None = None) -> str:

@@ -26,7 +26,7 @@ def _print(line: str) -> None:
     print(line, flush=True)
 
 
-_BASE = ["postgres", "redis", "mail"]
+_BASE = ["postgres", "redis", "limits", "mail"]
 
 
 class Stack:
@@ -49,11 +49,11 @@ class Stack:
             begun = time.monotonic()
             if self._supervisor.running():
                 self._say("The stack is already running; starting what is not.")
-                self._bring_up()
+                self._bring_up(finish=False)
             else:
                 self._launch()
                 try:
-                    self._bring_up()
+                    self._bring_up(finish=True)
                 except BaseException:
                     with suppress(StackError):
                         self._supervisor.shutdown()
@@ -126,13 +126,14 @@ class Stack:
         programs.write(self.layout)
         self._supervisor.launch()
 
-    def _bring_up(self) -> None:
+    def _bring_up(self, *, finish: bool) -> None:
+        """`finish`: nothing of an earlier version runs (see `deploy.migrate`)."""
         for name in _BASE:
             self._supervisor.start(name)
         with ThreadPoolExecutor() as pool:
             base = pool.submit(self._wait_for, [name for name in _BASE if name != "postgres"])
             self._wait_for(["postgres"])
-            self._migrate()
+            self._migrate(finish=finish)
             self._say("  database    migrated")
             base.result()
         rest = [p.name for p in programs.programs(self.layout) if p.name not in _BASE]
@@ -140,9 +141,9 @@ class Stack:
             self._supervisor.start(name)
         self._wait_for(rest)
 
-    def _migrate(self) -> None:
+    def _migrate(self, *, finish: bool) -> None:
         try:
-            migrate.migrate(self.layout.secrets)
+            migrate.migrate(self.layout.secrets, finish=finish)
             readiness.apart(migrate.set_passwords(self.layout.secrets))
         except migrate.MigrationError as error:
             raise StackError(str(error), "postgres") from None
