@@ -200,8 +200,9 @@ async def measure(layout: Layout, rounds: int, pace: float) -> dict[str, Any]:
         sql = await asyncpg.connect(secrets.dsn(layout, secrets.SUPERUSER))
         stack.push_async_callback(sql.close)
 
-        async def channel(address: str) -> aio.Channel:
-            return await stack.enter_async_context(create_channel(address))
+        async def channel(address: str, service: str | None = None) -> aio.Channel:
+            peer = secrets.peer(layout, "signer", service) if service else None
+            return await stack.enter_async_context(create_channel(address, peer=peer))
 
         bench = Bench(
             layout,
@@ -209,7 +210,7 @@ async def measure(layout: Layout, rounds: int, pace: float) -> dict[str, Any]:
             sql,
             await channel(f"{HOST}:{layout.port('edge')}"),
             [await channel(instance.address("grpc")) for instance in layout.instances("signer")],
-            [await channel(instance.address("grpc")) for instance in layout.instances("keys")],
+            [await channel(instance.address("grpc"), "keys") for instance in layout.instances("keys")],
         )
         await bench.login()
         await asyncio.sleep(1.5)  # quota sees the plan

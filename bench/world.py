@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 import urllib.request
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any, Final
@@ -33,6 +33,10 @@ answer in some hundred thousand would be an error then, and the run worth nothin
 _no_limit: Final = "UPDATE public.plans SET daily_limit = 1e12, per_minute = 60000000, burst = 1000000"
 
 
+Credential = Callable[[], tuple[tuple[str, str], ...]]
+"""Gives the metadata by which one service proves itself to another, at each call of it."""
+
+
 @dataclass(frozen=True)
 class Account:
     """A user and the one key it signs with."""
@@ -54,6 +58,11 @@ class World:
     def address(self, service: str, kind: str = "grpc", index: int = 0) -> str:
         """Where an instance listens."""
         return self.layout.instances(service)[index].address(kind)
+
+    def credential(self, caller: str, called: str) -> Credential:
+        """That of the service `caller`, for the service `called`."""
+        peer = secrets.peer(self.layout, caller, called)
+        return lambda: (peer.identity.pair(called),)
 
     @property
     def redis_url(self) -> str:

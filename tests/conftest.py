@@ -32,7 +32,7 @@ settings.load_profile("untimed")
 
 PORT_SHIFT = 10_000
 """Below the ports that the system gives to outgoing connections, and clear of a developer's own stack."""
-SLOTS = 4
+SLOTS = 8
 
 AUTH_RATES = {
     f"SIGNGATE_RATE_{name}": "100000 per minute"
@@ -105,6 +105,10 @@ class Running:
         """A service itself, behind the door: for looking at what callers must not reach."""
         return self.layout.target(service)
 
+    def credential(self, caller: str, called: str) -> tuple[str, str]:
+        """The metadata by which one service proves itself to another."""
+        return secrets.peer(self.layout, caller, called).identity.pair(called)
+
     def address(self, service: str, kind: str) -> str:
         """Where a service's first instance listens for `grpc`, `http` or `metrics`."""
         return self.layout.instances(service)[0].address(kind)
@@ -169,7 +173,8 @@ def service_role(running: Running) -> str:
 def outside_issuer(layout: Layout) -> dict[str, dict[str, str]]:
     """What services are told of it."""
     where = f"http://{HOST}:{layout.port('edge') + OUTSIDE_PORT}/jwks.json"
-    setting = {"SIGNGATE_OUTSIDE_ISSUERS": json.dumps([{"name": OUTSIDE_ISSUER, "jwks_url": where}])}
+    issuer = {"name": OUTSIDE_ISSUER, "jwks_url": where, "internal": True}
+    setting = {"SIGNGATE_OUTSIDE_ISSUERS": json.dumps([issuer])}
     return dict.fromkeys(("keys", "quota", "signer", "logger"), setting)
 
 

@@ -18,7 +18,7 @@ import grpc
 
 from bench.growth.curves import Curve
 from bench.progress import Say
-from bench.world import World
+from bench.world import Credential, World
 from deploy.local import secrets
 from servicekit import apikey
 from servicekit.clock import SystemEntropy
@@ -53,6 +53,7 @@ async def validation(world: World, sizes: tuple[int, ...], say: Say) -> list[Cur
     warm = Curve("validate_warm", "keys", f"ms to validate {LIST} keys, asked for before")
     cold = Curve("validate_cold", "keys", f"ms to validate {LIST} keys, never asked for")
     pepper = Keyring.parse(secrets.read(world.layout, "key_pepper"))
+    credential = world.credential("signer", "keys")
     sql = await world.sql()
     try:
         async with grpc.aio.insecure_channel(world.address("keys")) as channel:
@@ -64,9 +65,9 @@ async def validation(world: World, sizes: tuple[int, ...], say: Say) -> list[Cur
                 there = size
                 lists = [fresh[at : at + LIST] for at in range(0, len(fresh), LIST)]
                 known = [account.secret for account in world.accounts[:LIST]]
-                await _asked(stub, known)
-                warm.add(size, [await _asked(stub, known) for _ in range(WARM_LISTS)])
-                cold.add(size, [await _asked(stub, keys) for keys in lists])
+                await _asked(stub, credential, known)
+                warm.add(size, [await _asked(stub, credential, known) for _ in range(WARM_LISTS)])
+                cold.add(size, [await _asked(stub, credential, keys) for keys in lists])
                 say(f"{size:,} keys: warm {warm.medians[size]:.2f} ms, cold {cold.medians[size]:.2f} ms")
     finally:
         await sql.close()
@@ -104,10 +105,10 @@ async def _real(sql: asyncpg.Connection[Any], numbers: list[int], pepper: Keyrin
     return found
 
 
-async def _asked(stub: Any, keys: list[str]) -> float:
+async def _asked(stub: Any, credential: Credential, keys: list[str]) -> float:
     request = pb.ValidateKeysRequest(credentials=[pb.KeyCredential(secret=secret) for secret in keys])
     began = time.perf_counter()
-    answer = await stub.ValidateKeys(request, timeout=10)
+    answer = await stub.ValidateKeys(request, timeout=10, metadata=credential())
     taken = (time.perf_counter() - began) * 1000
     if not all(result.HasField("key") for result in answer.results):
         raise RuntimeError("a key that is there is not taken")

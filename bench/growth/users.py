@@ -15,7 +15,7 @@ import grpc
 from bench.growth.curves import Curve
 from bench.processes import accounted
 from bench.progress import Say
-from bench.world import World
+from bench.world import Credential, World
 from servicekit.clock import uuid7
 from signgate.common.v1 import quota_pb2
 from signgate.quota.v1 import enforcement_pb2 as pb
@@ -28,32 +28,33 @@ async def decisions(world: World, sizes: tuple[int, ...], rounds: int, lists: in
     """CPU microseconds of quota and Redis a decision."""
     curve = Curve("decide", "users at once", "µs of CPU a decision (quota and Redis)")
     pids = {name: pid for name, pid in world.pids().items() if name.startswith(("quota", "redis"))}
+    credential = world.credential("signer", "quota")
     users = [str(uuid7()) for _ in range(sizes[-1])]
     async with grpc.aio.insecure_channel(world.address("quota")) as channel:
         stub: Any = enforcement_pb2_grpc.QuotaEnforcementServiceStub(channel)
         for size in sizes:
             asking = cycle(users[:size])
             for _ in range(-(-size // LIST)):
-                await _decided(stub, list(islice(asking, LIST)), complete=False)
+                await _decided(stub, credential, list(islice(asking, LIST)), complete=False)
             found = []
             for _ in range(rounds):
                 with accounted(pids) as cost:
                     for _ in range(lists):
-                        await _decided(stub, list(islice(asking, LIST)))
+                        await _decided(stub, credential, list(islice(asking, LIST)))
                 found.append(sum(cost.seconds[name] for name in pids) / (lists * LIST) * 1e6)
             curve.add(size, found)
             say(f"{size:,} users: {curve.medians[size]:.1f} µs a decision")
     return [curve]
 
 
-async def _decided(stub: Any, users: list[str], *, complete: bool = True) -> None:
+async def _decided(stub: Any, credential: Credential, users: list[str], *, complete: bool = True) -> None:
     request = pb.ConsumeRequest(
         charges=[
             pb.Charge(charge_id=str(uuid7()), user_id=user, pool=quota_pb2.POOL_FREE, cost=1)
             for user in users
         ]
     )
-    answer = await stub.Consume(request, timeout=10)
+    answer = await stub.Consume(request, timeout=10, metadata=credential())
     granted = sum(decision.granted for decision in answer.decisions)
     if complete and granted != len(users):
         raise RuntimeError(f"{granted} of {len(users)} were granted")
@@ -65,6 +66,7 @@ async def _decided(stub: Any, users: list[str], *, complete: bool = True) -> Non
             ]
         ),
         timeout=10,
+        metadata=credential(),
     )
 
 

@@ -54,6 +54,7 @@ def decisions(world: World, rounds: int, seconds: float, results: Results, say: 
 async def _lists(world: World, seconds: float) -> float:
     """Decisions a second of the service, all granted."""
     users = [(str(account.user_id), str(account.key_id)) for account in world.accounts]
+    credential = world.credential("signer", "quota")
     async with grpc.aio.insecure_channel(world.address("quota")) as channel:
         stub: Any = enforcement_pb2_grpc.QuotaEnforcementServiceStub(channel)
         end = time.monotonic() + seconds
@@ -74,7 +75,7 @@ async def _lists(world: World, seconds: float) -> float:
                         key_id=key_id,
                         cost=1,
                     )
-                answer = await stub.Consume(request, timeout=5)
+                answer = await stub.Consume(request, timeout=5, metadata=credential())
                 granted = sum(decision.granted for decision in answer.decisions)
                 if granted != LIST:
                     raise RuntimeError(f"{granted} of {LIST} were granted")
@@ -119,13 +120,14 @@ def _forget(world: World) -> None:
 
 async def _load(world: World) -> None:
     """Have each user's counters loaded."""
+    credential = world.credential("signer", "quota")
     async with grpc.aio.insecure_channel(world.address("quota")) as channel:
         stub: Any = enforcement_pb2_grpc.QuotaEnforcementServiceStub(channel)
         for account in world.accounts:
             request = pb.InspectRequest(
                 user_id=str(account.user_id), pool=quota_pb2.POOL_API_KEY, key_id=str(account.key_id)
             )
-            await stub.Inspect(request, timeout=5)
+            await stub.Inspect(request, timeout=5, metadata=credential())
 
 
 async def _generation(world: World) -> int:

@@ -138,13 +138,15 @@ def _overrides(
     folder = layout.run / "proxied"
     folder.mkdir(mode=0o700)
 
-    def store(service: str, secret: str, kind: str) -> str:
+    def store(service: str, kind: str, *names: str) -> list[str]:
+        """Files with these secrets, which all lead through one proxy."""
         upstream = layout.port(kind)
         proxy = network.link(f"{service}-{kind}", next(ports), upstream)
-        path = folder / f"{service}-{kind}"
-        path.touch(mode=0o600)
-        path.write_text(secrets.read(layout, secret).replace(f":{upstream}", f":{proxy.port}"))
-        return str(path)
+        for name in names:
+            path = folder / name
+            path.touch(mode=0o600)
+            path.write_text(secrets.read(layout, name).replace(f":{upstream}", f":{proxy.port}"))
+        return [str(folder / name) for name in names]
 
     def peer(service: str, to: str) -> str:
         proxies = [
@@ -153,12 +155,14 @@ def _overrides(
         ]
         return "ipv4:" + ",".join(f"{HOST}:{proxy.port}" for proxy in proxies)
 
-    found: dict[str, dict[str, str]] = {
-        service: {"SIGNGATE_REDIS_URL_FILE": store(service, "redis_url", "redis")}
-        for service in ("signer", "keys", "quota", "logger")
-    }
+    found: dict[str, dict[str, str]] = {}
+    for service in ("signer", "quota", "logger"):
+        own, sessions = store(service, "redis", f"redis_url_{service}", f"redis_url_{service}_sessions")
+        found[service] = {"SIGNGATE_REDIS_URL_FILE": own, "SIGNGATE_SESSIONS_REDIS_URL_FILE": sessions}
+    (own,) = store("keys", "redis", "redis_url_keys")
+    found["keys"] = {"SIGNGATE_REDIS_URL_FILE": own}
     for service in ("keys", "quota", "logger"):
-        dsn = store(service, f"postgres_dsn_{service}", "postgres")
+        (dsn,) = store(service, "postgres", f"postgres_dsn_{service}")
         found[service]["SIGNGATE_POSTGRES_DSN_FILE"] = dsn
     found["signer"] |= {
         "SIGNGATE_KEYS_ADDR": peer("signer", "keys"),

@@ -53,6 +53,8 @@ def engines_edge(running: Running, folder: Path) -> Iterator[EnginesEdge]:
             "SIGNGATE_WEBSDK_FUNCTION": CALL.function,
             "SIGNGATE_WEBSDK_CHROMIUM": str(CHROMIUM),
             "SIGNGATE_WEBSDK_PAGES": "1",
+            # Root can't use Chromium's sandbox, and tests may run as root.
+            "SIGNGATE_WEBSDK_UNSAFE_NO_SANDBOX": "true",
             "SIGNGATE_UPSTREAMS": json.dumps([{"name": "ours", "url": upstream}]),
             "SIGNGATE_UPSTREAM_ALLOWED_HOSTS": json.dumps([HOST]),
             "SIGNGATE_UPSTREAM_KEYS": '{"ours": "upstream-secret-key"}',

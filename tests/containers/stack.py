@@ -7,7 +7,7 @@ import os
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -15,7 +15,9 @@ from typing import Any, Final
 
 import asyncpg
 import redis
+import yaml
 
+import deploy.images
 from deploy.local.layout import ROOT
 from deploy.secrets import SUPERUSER, Folder
 from deploy.settings import table
@@ -35,6 +37,20 @@ def _free_address() -> str:
     raise RuntimeError("no port is free for the edge")
 
 
+def _stand_ins() -> Path:
+    """A compose file that names the images of others without digests, which stand-ins can't have."""
+    known = deploy.images.images()
+    services = yaml.safe_load((COMPOSE / "compose.yaml").read_text(encoding="utf-8"))["services"]
+    bases = {name.upper(): known[name].name for name in ("python", "envoy")}
+    parts: dict[str, Any] = {
+        name: {"build": {"args": bases}} for name, part in services.items() if "build" in part
+    }
+    parts |= {name: {"image": known[name].name} for name in ("postgres", "redis")}
+    path = DATA / "stand-ins.yaml"
+    path.write_text(yaml.safe_dump({"services": parts}), encoding="utf-8")
+    return path
+
+
 LISTEN: Final = _free_address()
 SERVICES: Final = tuple(table().services)
 
@@ -48,6 +64,8 @@ class Stack:
 
     engine: Engine
     users: list[User] = field(default_factory=list)
+    browser: Mapping[str, str] = field(default_factory=dict)
+    """What websdk.yaml asks of an operator; with it, the stack has the browser engine."""
 
     @property
     def edge(self) -> str:
@@ -62,16 +80,25 @@ class Stack:
     @property
     def environment(self) -> dict[str, str]:
         """What leads `docker compose`, and every script that calls it, to this project."""
-        return dict(self.engine.environment) | {
-            "COMPOSE_PROJECT_NAME": "signgate-test",
-            "COMPOSE_FILE": f"{COMPOSE}/compose.yaml:{Path(__file__).with_name('compose.yaml')}",
-            "COMPOSE_PROFILES": "dev",
-            "SIGNGATE_VERSION": "test",
-            "SIGNGATE_LISTEN": LISTEN,
-            "SIGNGATE_EDGE_URL": f"http://{LISTEN}",
-            "SIGNGATE_SECRETS": str(self.secrets),
-            "SIGNGATE_USER": f"{os.getuid()}:{os.getgid()}",
-        }
+        folders = (COMPOSE, Path(__file__).parent)
+        names = ("compose.yaml", "websdk.yaml") if self.browser else ("compose.yaml",)
+        files = [folder / name for name in names for folder in folders]
+        if self.engine.ours:
+            files.append(_stand_ins())
+        return (
+            dict(self.engine.environment)
+            | dict(self.browser)
+            | {
+                "COMPOSE_PROJECT_NAME": "signgate-test",
+                "COMPOSE_FILE": ":".join(map(str, files)),
+                "COMPOSE_PROFILES": "dev",
+                "SIGNGATE_VERSION": "test",
+                "SIGNGATE_LISTEN": LISTEN,
+                "SIGNGATE_EDGE_URL": f"http://{LISTEN}",
+                "SIGNGATE_SECRETS": str(self.secrets),
+                "SIGNGATE_USER": f"{os.getuid()}:{os.getgid()}",
+            }
+        )
 
     def compose(self, *command: str, seconds: float = 300) -> str:
         """`docker compose …`; returns what it prints. Raises `RuntimeError` with all that it says."""
@@ -96,13 +123,13 @@ class Stack:
     def up(self, *options: str) -> None:
         """Start what is not running and wait until all of it is healthy. Raises with logs if it is not."""
         try:
-            self.compose("up", "--detach", "--wait", "--no-build", *options)
+            self.compose("up", "--detach", "--wait", "--no-build", *options, seconds=600)
         except RuntimeError as error:
             raise RuntimeError(f"{error}\n{self.compose('logs', '--tail', '20')}") from error
 
     def down(self) -> None:
         """Stop everything and remove all data."""
-        self.compose("down", "--volumes", "--timeout", "2")
+        self.compose("down", "--volumes", "--remove-orphans", "--timeout", "2")
 
     def containers(self, service: str) -> list[str]:
         """Ids of a service's running containers."""
@@ -145,7 +172,13 @@ class Stack:
     def redis(self) -> redis.Redis:
         """A client; the caller closes it."""
         (store,) = self.containers("redis")
-        return redis.Redis(host=self.address(store), password=self._folder("", "").read("redis"))
+        return redis.Redis(
+            host=self.address(store),
+            password=self._folder("", "").read("redis"),
+            ssl=True,
+            ssl_ca_certs=str(self.secrets / "tls_ca.pem"),
+            ssl_check_hostname=False,  # its certificate names what containers call it
+        )
 
     def drain(self, seconds: float) -> None:
         """Return when every entry of the streams is acknowledged. Raises `TimeoutError`."""
@@ -173,4 +206,4 @@ class Stack:
                 time.sleep(1.0)
 
     def _folder(self, postgres: str, server: str) -> Folder:
-        return Folder(self.secrets, postgres, server)
+        return Folder(self.secrets, postgres, server, server)

@@ -7,15 +7,13 @@ the wheels that the local stack runs. They go into an engine of our own and into
 from __future__ import annotations
 
 import hashlib
-import re
 import shutil
 import subprocess
 import tempfile
 from pathlib import Path
 from typing import Final
 
-import yaml
-
+import deploy.images
 from deploy.local.layout import ROOT, envoy_binary, wheel
 from tests.containers.engine import DATA, Engine
 
@@ -27,15 +25,8 @@ _authorities: Final = Path("/etc/ssl/certs/ca-certificates.crt")
 
 def images() -> dict[str, str]:
     """What each target of the stand-ins' Dockerfile is tagged as."""
-    dockerfile = (ROOT / "deploy/docker/Dockerfile").read_text(encoding="utf-8")
-    bases = dict(re.findall(r"^ARG (PYTHON|ENVOY)=(\S+)$", dockerfile, re.MULTILINE))
-    parts = yaml.safe_load((ROOT / "deploy/compose/compose.yaml").read_text(encoding="utf-8"))["services"]
-    return {
-        "python": bases["PYTHON"],
-        "envoy": bases["ENVOY"],
-        "postgres": parts["postgres"]["image"],
-        "redis": parts["redis"]["image"],
-    }
+    known = deploy.images.images()
+    return {target: known[target].name for target in ("python", "envoy", "postgres", "redis")}
 
 
 def ensure(engine: Engine) -> None:
@@ -52,7 +43,8 @@ def ensure(engine: Engine) -> None:
         context = Path(folder)
         _gather(context)
         for target, tag in missing.items():
-            arguments = ["--build-arg", f"BASE={BASE}", "--label", f"{LABEL}={made_of}"]
+            # To Debian's packages by this machine's way: an engine of our own has no other.
+            arguments = ["--network=host", "--build-arg", f"BASE={BASE}", "--label", f"{LABEL}={made_of}"]
             engine.run("build", "--quiet", "--target", target, "--tag", tag, *arguments, str(context))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import grpc
@@ -22,6 +22,8 @@ from signgate.signer.v1 import signer_pb2, signer_pb2_grpc
 from tests.conftest import Running
 from tests.e2e.conftest import Account
 
+STREAMS_BY_KEY = 32
+"""How many streams the signer takes of one key."""
 ORIGIN = "https://console.example"
 
 
@@ -92,10 +94,12 @@ class TestInside:
         """Or else the tests above would pass for a service that is not there."""
         with grpc.insecure_channel(running.target("keys")) as inside:
             keys = validation_pb2_grpc.KeyValidationServiceStub(inside)
-            keys.ValidateKeys(validation_pb2.ValidateKeysRequest(), timeout=5)
+            credential = running.credential("signer", "keys")
+            keys.ValidateKeys(validation_pb2.ValidateKeysRequest(), timeout=5, metadata=(credential,))
         with grpc.insecure_channel(running.target("quota")) as inside:
             quota = enforcement_pb2_grpc.QuotaEnforcementServiceStub(inside)
-            quota.Consume(enforcement_pb2.ConsumeRequest(), timeout=5)
+            credential = running.credential("signer", "quota")
+            quota.Consume(enforcement_pb2.ConsumeRequest(), timeout=5, metadata=(credential,))
 
     def test_health_and_reflection(self, channel: grpc.Channel) -> None:
         with pytest.raises(grpc.RpcError) as health:
@@ -212,8 +216,8 @@ class TestLimits:
             answer = raw.recv(65536)
         assert answer.startswith(b"HTTP/1.1 408 ")
 
-    def test_concurrent_streams(self, channel: grpc.Channel, account: Account) -> None:
-        """A connection carries 256 calls at once; the next one waits until one of them ends."""
+    def test_concurrent_streams(self, channel: grpc.Channel, new_account: Callable[[], Account]) -> None:
+        """A connection carries 100 calls at once; the next one waits until one of them ends."""
         done = threading.Event()
 
         def silence() -> Iterator[signer_pb2.SignStreamRequest]:
@@ -221,8 +225,11 @@ class TestLimits:
             yield from ()
 
         signer = signer_pb2_grpc.SignerServiceStub(channel)
+        keys = [new_account().key for _ in range(-(-100 // STREAMS_BY_KEY))]
         streams: list[Any] = [
-            signer.SignStream(silence(), metadata=(("x-api-key", account.key),)) for _ in range(256)
+            signer.SignStream(silence(), metadata=(("x-api-key", key),))
+            for key in keys
+            for _ in range(100 // len(keys))
         ]
         try:
             with pytest.raises(grpc.RpcError) as waited:

@@ -123,7 +123,10 @@ def test_no_secret_is_in_a_log_or_a_command_line(running: Running) -> None:
 def secret_words(text: str) -> Iterator[str]:
     """What of a file below `secrets` is secret: of a key set the keys alone, for their ids are public."""
     try:
-        keys = json.loads(text)["keys"]
+        found = json.loads(text)
+        if "auth" in found:  # the public keys of all services
+            return
+        keys = found["keys"]
     except (ValueError, TypeError, KeyError):
         yield from (word for word in text.split() if len(word) >= 20 and not word.startswith(str(ROOT)))
     else:

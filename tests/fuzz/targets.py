@@ -18,6 +18,7 @@ from starlette.applications import Starlette
 
 from servicekit import apikey
 from servicekit.authn import find_credential
+from servicekit.edge import Edge
 from servicekit.errors import InvalidArgument, Unauthenticated
 from servicekit.principal import ALL_SCOPES, Principal
 from servicekit.testing.clock import ManualClock
@@ -193,7 +194,7 @@ class _Anyone:
         return Principal(USER, role="service_role", scopes=ALL_SCOPES, session_id=UUID(int=8), aal="aal2")
 
 
-APP: Final[Starlette] = create_app(cast("AuthService", _UseCases()), _Anyone())
+APP: Final[Starlette] = create_app(cast("AuthService", _UseCases()), _Anyone(), Edge())
 
 
 async def asked(

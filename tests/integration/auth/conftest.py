@@ -12,6 +12,7 @@ from servicekit import keyset
 from servicekit.testing.network import RedisProcess, redis_server
 from servicekit.testing.postgres import Cluster, Database, postgres_cluster
 from tests.integration.auth.world import World, mail_server, replica
+from tests.redis_users import USERS
 
 
 @pytest.fixture(scope="session")
@@ -22,7 +23,7 @@ def cluster() -> Iterator[Cluster]:
 
 @pytest.fixture(scope="session")
 def redis_process() -> Iterator[RedisProcess]:
-    with redis_server() as found:
+    with redis_server(always=USERS) as found:
         yield found
 
 

@@ -12,13 +12,14 @@ from typing import Any
 import pytest
 
 from servicekit.errors import ResourceExhausted, Unauthenticated, Unavailable
+from servicekit.testing.identity import shared
 from services.auth.store.accounts import Accounts
 from services.auth.store.codes import Codes
 from signgate.auth.v1 import auth_pb2
 from tests.integration.auth.world import World
 
-FROM = (("x-forwarded-for", "203.0.113.7"),)
-ELSEWHERE = (("x-forwarded-for", "198.51.100.9"),)
+FROM = shared().from_edge("203.0.113.7")
+ELSEWHERE = shared().from_edge("198.51.100.9")
 
 
 async def test_wrong_passwords_are_limited_by_account_and_address_with_a_telling_answer(
@@ -43,6 +44,27 @@ async def test_wrong_passwords_are_limited_by_account_and_address_with_a_telling
     # Who sits elsewhere is not locked out by it.
     right = auth_pb2.SignInRequest(email=email, password="ten green bottles")
     await world.rpc.SignIn(right, metadata=ELSEWHERE)
+
+
+async def test_who_calls_past_the_edge_is_counted_by_their_own_address(world: World) -> None:
+    """S35: a header of one's own would be a fresh address for each try, at either face."""
+    email = world.address()
+    reasons = []
+    for n in range(11):
+        said = {"x-forwarded-for": f"203.0.113.{n}", "x-envoy-external-address": f"203.0.113.{n}"}
+        if n % 2:
+            said |= {"x-signgate-edge": "a guess" * 8}
+        request = auth_pb2.SignInRequest(email=email, password="wrong")
+        try:
+            await world.rpc.SignIn(request, metadata=tuple(said.items()))
+        except (Unauthenticated, ResourceExhausted) as refused:
+            reasons.append(refused.reason)
+    assert reasons == ["INVALID_CREDENTIALS"] * 10 + ["OVER_REQUEST_RATE_LIMIT"]
+    body = {"email": email, "password": "wrong"}
+    proven = dict(shared().from_edge("198.51.100.1"))
+    for headers, status in (({"x-forwarded-for": "198.51.100.1"}, 429), (proven, 400)):
+        answer = await world.auth.http.post("/token?grant_type=password", json=body, headers=headers)
+        assert answer.status_code == status
 
 
 async def test_limits_hold_over_replicas(world: World) -> None:

@@ -26,11 +26,13 @@ from servicekit.config import Address
 from servicekit.keyset import KeySetFile
 from servicekit.rpc import create_channel
 from servicekit.runner import running
+from servicekit.testing.identity import shared
 from servicekit.testing.postgres import Database
 from services.auth.config import AuthSettings
 from services.auth.server import compose
 from services.auth.tokens import AccessTokens
 from signgate.auth.v1 import admin_pb2_grpc, auth_pb2, auth_pb2_grpc, user_pb2
+from tests.redis_users import login
 
 PASSWORD = "ten green bottles"
 PEPPER = "p" * 44
@@ -187,7 +189,8 @@ async def replica(
             "grpc_listen": Address("127.0.0.1", 0),
             "http_listen": Address("127.0.0.1", 0),
             "postgres_dsn": database.dsn("signgate_auth"),
-            "redis_url": redis_url,
+            "redis_url": login(redis_url, "auth"),
+            "limits_redis_url": login(redis_url, "limits"),
             "keys_addr": "127.0.0.1:1",
             "jwt_keyset_file": keyset,
             "jwt_issuer": "http://signgate.test/auth/v1",
@@ -200,6 +203,7 @@ async def replica(
             "argon2_time_cost": 1,
             "argon2_memory_kib": 8192,
             "drain_grace": 1.0,
+            **shared().settings("auth"),
             **changes,
         }
     )

@@ -9,6 +9,7 @@ from servicekit.testing.network import RedisProcess, redis_server
 from servicekit.testing.postgres import Cluster, Database, postgres_cluster
 from servicekit.testing.tokens import TokenMint
 from tests.integration.keys.world import Cable, Replica, User, World, jwks_server
+from tests.redis_users import USERS
 
 
 @pytest.fixture(scope="session")
@@ -19,7 +20,7 @@ def cluster() -> Iterator[Cluster]:
 
 @pytest.fixture(scope="session")
 def redis_process() -> Iterator[RedisProcess]:
-    with redis_server() as found:
+    with redis_server(always=USERS) as found:
         yield found
 
 

@@ -23,12 +23,14 @@ from servicekit.errors import SigngateError
 from servicekit.keyset import KeySet
 from servicekit.rpc import create_channel
 from servicekit.runner import running
+from servicekit.testing.identity import shared
 from servicekit.testing.postgres import Database
 from servicekit.testing.tokens import TokenMint
 from services.keys.config import KeysSettings
 from services.keys.server import compose
 from signgate.keys.v1 import keys_pb2 as pb
 from signgate.keys.v1 import keys_pb2_grpc, validation_pb2, validation_pb2_grpc
+from tests.redis_users import login
 
 PEPPER_1 = base64.b64encode(b"1" * 32).decode()
 PEPPER_2 = base64.b64encode(b"2" * 32).decode()
@@ -184,11 +186,12 @@ class World:
             **{
                 "grpc_listen": "127.0.0.1:0",
                 "postgres_dsn": urlunsplit(parts._replace(netloc=netloc)),
-                "redis_url": self.redis_url,
+                "redis_url": login(self.redis_url, "keys"),
                 "jwks_url": self.jwks_url,
                 "jwt_issuer": self.mint.issuer.name,
                 "key_pepper": PEPPER_1,
                 "drain_grace": 0.2,
+                **shared().settings("keys"),
                 **changes,
             }
         )
@@ -204,7 +207,9 @@ class World:
         async with AsyncExitStack() as stack:
             runtime = await stack.enter_async_context(running("keys", settings, compose))
             assert runtime.grpc_address is not None
-            channel = await stack.enter_async_context(create_channel(str(runtime.grpc_address)))
+            channel = await stack.enter_async_context(
+                create_channel(str(runtime.grpc_address), peer=shared().peer("signer", "keys"))
+            )
             yield Replica(
                 runtime.grpc_address,
                 keys_pb2_grpc.KeysServiceStub(channel),

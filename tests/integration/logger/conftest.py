@@ -15,6 +15,7 @@ from servicekit.testing.postgres import Cluster, Database, postgres_cluster
 from servicekit.testing.redis_cluster import RedisClusterProcesses, redis_cluster
 from signgate.quota.v1 import enforcement_pb2_grpc
 from tests.integration.logger.world import FakeQuota, World
+from tests.redis_users import USERS
 
 
 @pytest.fixture(scope="session")
@@ -25,13 +26,13 @@ def cluster() -> Iterator[Cluster]:
 
 @pytest.fixture(scope="session")
 def redis_process() -> Iterator[RedisProcess]:
-    with redis_server() as found:
+    with redis_server(always=USERS) as found:
         yield found
 
 
 @pytest.fixture(scope="session")
 def three_masters() -> Iterator[RedisClusterProcesses]:
-    with redis_cluster() as found:
+    with redis_cluster(always=USERS) as found:
         yield found
 
 
@@ -72,5 +73,5 @@ async def world(
 ) -> AsyncIterator[World]:
     quota = FakeQuota()
     register = enforcement_pb2_grpc.add_QuotaEnforcementServiceServicer_to_server
-    async with listening((quota, register)) as (_, port):
+    async with listening((quota, register), name="quota") as (_, port):
         yield World(database, redis, redis_url, sql, quota, port)

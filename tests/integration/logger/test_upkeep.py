@@ -62,16 +62,7 @@ class TestPartitions:
     """`python -m services.logger.partitions`, as a scheduler runs it."""
 
     def run(self, database: Database, **settings: str) -> subprocess.CompletedProcess[str]:
-        told = {
-            "SIGNGATE_GRPC_LISTEN": "127.0.0.1:0",
-            "SIGNGATE_POSTGRES_DSN": database.dsn("signgate_logger"),
-            "SIGNGATE_REDIS_URL": "redis://127.0.0.1:1",
-            "SIGNGATE_QUOTA_ADDR": "127.0.0.1:1",
-            "SIGNGATE_KEYS_ADDR": "127.0.0.1:1",
-            "SIGNGATE_JWKS_URL": "http://127.0.0.1:1",
-            "SIGNGATE_JWT_ISSUER": "test",
-            **settings,
-        }
+        told = {"SIGNGATE_POSTGRES_DSN": database.dsn("signgate_logger"), **settings}
         command = [sys.executable, "-m", "services.logger.partitions"]
         return subprocess.run(
             command, env=os.environ | told, cwd=ROOT, capture_output=True, text=True, check=False

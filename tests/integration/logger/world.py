@@ -16,6 +16,7 @@ import asyncpg
 from servicekit.clock import uuid7
 from servicekit.runner import Runtime
 from servicekit.runner import running as run_service
+from servicekit.testing.identity import shared
 from servicekit.testing.postgres import Database
 from services.logger.config import LoggerSettings
 from services.logger.server import compose
@@ -23,6 +24,7 @@ from services.logger.stream import FIELD, name
 from signgate.common.v1 import quota_pb2
 from signgate.quota.v1 import enforcement_pb2, enforcement_pb2_grpc
 from signgate.usage.v1 import event_pb2
+from tests.redis_users import login
 
 SHARDS = 2
 
@@ -76,13 +78,15 @@ class World:
         settings = LoggerSettings(
             grpc_listen="127.0.0.1:0",
             postgres_dsn=self.database.dsn("signgate_logger"),
-            redis_url=self.redis_url,
+            redis_url=login(self.redis_url, "logger"),
+            sessions_redis_url=login(self.redis_url, "logger_sessions"),
             quota_addr=f"127.0.0.1:{self.quota_port}",
             keys_addr="127.0.0.1:1",
             jwks_url="http://127.0.0.1:1/jwks.json",
             jwt_issuer="test",
             usage_shards=SHARDS,
             consumer_name=consumer,
+            **shared().settings("logger"),
             **{
                 "batch_age": 0.02,
                 "batch_age_busy": 0.02,

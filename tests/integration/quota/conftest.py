@@ -17,6 +17,7 @@ from servicekit.testing.postgres import Cluster, postgres_cluster
 from servicekit.testing.redis_cluster import RedisClusterProcesses, redis_cluster
 from servicekit.testing.tokens import TokenMint
 from tests.integration.quota.world import Replica, World
+from tests.redis_users import USERS
 
 
 @pytest.fixture(scope="session")
@@ -27,13 +28,13 @@ def postgres() -> Iterator[Cluster]:
 
 @pytest.fixture(scope="session")
 def one_redis() -> Iterator[RedisProcess]:
-    with redis_server() as found:
+    with redis_server(always=USERS) as found:
         yield found
 
 
 @pytest.fixture(scope="session")
 def three_masters() -> Iterator[RedisClusterProcesses]:
-    with redis_cluster() as found:
+    with redis_cluster(always=USERS) as found:
         yield found
 
 

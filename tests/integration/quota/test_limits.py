@@ -154,7 +154,7 @@ async def test_nobody_has_no_override(stub: Stub, operator: grpc.aio.Metadata, l
 
 
 async def test_a_page_token_that_no_list_gave_is_refused(stub: Stub, operator: grpc.aio.Metadata) -> None:
-    for token in ("x", "-", "1.2"):
+    for token in ("x", "-", "1.2", f"{uuid7()}.gold", f"{uuid7()}.free\0"):
         with pytest.raises(InvalidArgument):
             await stub.ListOverrides(pb.ListOverridesRequest(page_token=token), metadata=operator)
 

@@ -38,6 +38,7 @@ from signgate.common.v1 import quota_pb2 as common
 from signgate.quota.v1 import enforcement_pb2 as pb
 from tests.integration.quota.conftest import WorldOn
 from tests.integration.quota.world import Replica, World, free, keyed, ref
+from tests.redis_users import USERS
 
 LEASE = 0.3
 PLANS = UserPlans(Plan(10, 0, 1), Plan(10, 0, 1))
@@ -204,7 +205,7 @@ async def test_without_postgres_those_who_are_counted_go_on(
 @pytest.fixture
 def own_redis(tmp_path: Path) -> Iterator[RedisProcess]:
     """One that a test may stop; it keeps an append-only file."""
-    server = RedisProcess(tmp_path)
+    server = RedisProcess(tmp_path, USERS)
     server.start("--appendonly", "yes", "--appendfsync", "always")
     yield server
     server.stop()
@@ -251,7 +252,7 @@ async def test_a_redis_that_was_restarted_is_loaded_anew(world_on: WorldOn, own_
 
 
 async def test_a_lost_master_fails_its_own_users_only(world_on: WorldOn) -> None:
-    with redis_cluster() as servers:
+    with redis_cluster(always=USERS) as servers:
         async with world_on(servers.url) as world:
             users = [await world.user() for _ in range(12)]
             async with world.replica() as quota:

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
-from typing import Any
+from typing import Any, cast
 from uuid import UUID
 
 import asyncpg
@@ -18,6 +18,7 @@ from servicekit.clock import uuid7
 from servicekit.config import Address
 from servicekit.rpc import create_channel
 from servicekit.runner import running
+from servicekit.testing.identity import shared
 from servicekit.testing.postgres import Database
 from servicekit.testing.tokens import TokenMint
 from services.quota.config import QuotaSettings
@@ -25,6 +26,7 @@ from services.quota.server import compose
 from signgate.common.v1 import quota_pb2 as common
 from signgate.quota.v1 import enforcement_pb2 as pb
 from signgate.quota.v1 import enforcement_pb2_grpc, quota_pb2_grpc
+from tests.redis_users import login
 
 
 @dataclass
@@ -58,6 +60,15 @@ class Replica:
                 await asyncio.sleep(0.02)
 
 
+def enforcement(
+    signers: grpc.aio.Channel, loggers: grpc.aio.Channel
+) -> enforcement_pb2_grpc.QuotaEnforcementServiceAsyncStub:
+    """One stub that calls each method as a service that may: the logger settles, the signer does the rest."""
+    stub: Any = enforcement_pb2_grpc.QuotaEnforcementServiceStub(signers)
+    stub.Settle = enforcement_pb2_grpc.QuotaEnforcementServiceStub(loggers).Settle
+    return cast("enforcement_pb2_grpc.QuotaEnforcementServiceAsyncStub", stub)
+
+
 @dataclass
 class World:
     """The servers that a service stands on."""
@@ -76,18 +87,23 @@ class World:
         config = QuotaSettings(
             grpc_listen=Address("127.0.0.1", 0),
             postgres_dsn=SecretStr(self.database.dsn("signgate_quota")),
-            redis_url=SecretStr(self.redis_url),
+            redis_url=SecretStr(login(self.redis_url, "quota")),
+            sessions_redis_url=SecretStr(login(self.redis_url, "quota_sessions")),
             keys_addr=self.keys_addr,
             jwks_url=self.jwks_url,
             jwt_issuer=self.mint.issuer.name,
-            **(self.settings | settings),
+            **shared().settings("quota") | self.settings | settings,
         )
         async with running("quota", config, compose) as runtime:
             assert runtime.grpc_address is not None
-            async with create_channel(str(runtime.grpc_address)) as channel:
+            address, identities = str(runtime.grpc_address), shared()
+            async with (
+                create_channel(address, peer=identities.peer("signer", "quota")) as channel,
+                create_channel(address, peer=identities.peer("logger", "quota")) as loggers,
+            ):
                 yield Replica(
                     runtime.grpc_address,
-                    enforcement_pb2_grpc.QuotaEnforcementServiceStub(channel),
+                    enforcement(channel, loggers),
                     quota_pb2_grpc.QuotaServiceStub(channel),
                 )
 

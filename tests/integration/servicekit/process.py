@@ -16,6 +16,7 @@ from starlette.routing import Route
 
 from servicekit.config import Address, ServiceSettings, load
 from servicekit.rpc import create_server
+from servicekit.rpc.callers import Callers
 from servicekit.runner import Runtime, run
 from signgate.keys.v1 import validation_pb2 as pb
 from signgate.keys.v1 import validation_pb2_grpc
@@ -79,7 +80,7 @@ async def compose(runtime: Runtime) -> None:
     await runtime.enter(resource("pool"))
     await runtime.connect("dependency", flaky)
     runtime.background("loop", loop())
-    server = create_server()
+    server = create_server(callers=Callers("keys", Path(os.environ["SERVICE_KEYS"])))
     server.add(Servicer(), validation_pb2_grpc.add_KeyValidationServiceServicer_to_server)
     await runtime.serve(server, runtime.settings.grpc_listen)
     if http := os.environ.get("HTTP_PORT"):

@@ -13,6 +13,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from servicekit.errors import SigngateError
 from servicekit.rpc import create_channel
 from servicekit.rpc.server import ACCEPTING, LIVENESS
+from servicekit.testing.identity import shared
 from servicekit.testing.network import listening
 from signgate.keys.v1 import validation_pb2 as pb
 from signgate.keys.v1 import validation_pb2_grpc as keys_grpc
@@ -57,7 +58,7 @@ async def test_no_call_fails_when_one_of_two_peers_is_stopped_under_load(round_:
     async with (
         listening((leaves, add)) as (leaving, one),
         listening((stays, add)) as (_, two),
-        create_channel(f"127.0.0.1:{one},127.0.0.1:{two}") as channel,
+        create_channel(f"127.0.0.1:{one},127.0.0.1:{two}", peer=shared().peer("signer", "keys")) as channel,
         asyncio.TaskGroup() as callers,
     ):
         stub = keys_grpc.KeyValidationServiceStub(channel)

@@ -25,15 +25,11 @@ def cluster() -> Iterator[Cluster]:
     with postgres_cluster(migrated=False) as server:
         server.database().execute("""
             CREATE ROLE signgate_keys LOGIN NOINHERIT;
-            CREATE ROLE authenticated NOLOGIN;
-            CREATE ROLE service_role NOLOGIN BYPASSRLS;
-            GRANT authenticated, service_role TO signgate_keys;
             CREATE TABLE notes (id int PRIMARY KEY, owner uuid NOT NULL);
             ALTER TABLE notes ENABLE ROW LEVEL SECURITY;
-            CREATE POLICY own ON notes TO authenticated
-                USING (owner = (current_setting('request.jwt.claims')::jsonb ->> 'sub')::uuid);
-            GRANT SELECT ON notes TO authenticated, service_role;
-            GRANT INSERT ON notes TO signgate_keys;
+            CREATE POLICY own ON notes TO signgate_keys
+                USING (owner::text = nullif(current_setting('request.jwt.claims', true), '')::json ->> 'sub');
+            GRANT SELECT, INSERT ON notes TO signgate_keys;
             CREATE POLICY write ON notes FOR INSERT TO signgate_keys WITH CHECK (true);
         """)
         server.create_login("signgate_keys")
@@ -95,9 +91,19 @@ async def test_role_and_claims_end_with_the_transaction(database: Database) -> N
         assert not row["claims"]
 
 
-async def test_an_administrator_sees_all(database: Database) -> None:
-    async with database.as_user(Principal(UUID(int=0), role="service_role")) as connection:
-        assert await connection.fetchval("SELECT count(*) FROM notes") == 2
+async def test_it_stays_the_services_own_role(database: Database) -> None:
+    """There is none to become: that claims are set opens nothing that the role has no policy for."""
+    async with database.as_user(Principal(ALICE)) as connection:
+        assert await connection.fetchval("SELECT current_user") == "signgate_keys"
+        assert await connection.fetchval("SELECT current_setting('role')") == "none"
+    assert await database.fetch("SELECT id FROM notes") == []
+
+
+async def test_an_administrator_is_no_one_user(database: Database) -> None:
+    """What administrators ask for has functions of its own."""
+    with pytest.raises(ValueError, match="role"):
+        async with database.as_user(Principal(UUID(int=0), role="service_role")):
+            pytest.fail("it can't have begun")
 
 
 async def test_a_role_that_nobody_knows_is_not_put_into_sql(database: Database) -> None:

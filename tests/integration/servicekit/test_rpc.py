@@ -35,6 +35,7 @@ from servicekit.errors import (
 from servicekit.peers import KeyServiceClient
 from servicekit.principal import Principal
 from servicekit.rpc import create_channel, create_server, set_rate_limit
+from servicekit.testing.identity import shared
 from servicekit.testing.network import free_port, listening, serving
 from servicekit.testing.tokens import FakeKeys, FakeSessions, TokenMint
 from signgate.keys.v1 import validation_pb2 as keys
@@ -155,6 +156,15 @@ async def stub(servicer: Signer, mint: TokenMint) -> AsyncIterator[Any]:
     add = signer_grpc.add_SignerServiceServicer_to_server
     async with serving((servicer, add), authenticator=authenticator) as channel:
         yield signer_grpc.SignerServiceStub(channel)
+
+
+@pytest.fixture
+async def channel(servicer: Signer, mint: TokenMint) -> AsyncIterator[Any]:
+    known = {KEY: Principal(USER, api_key_id=KEY_ID, scopes=frozenset({"sign"}))}
+    authenticator = CredentialAuthenticator(mint.verifier(), FakeSessions(), FakeKeys(known))
+    add = signer_grpc.add_SignerServiceServicer_to_server
+    async with serving((servicer, add), authenticator=authenticator) as found:
+        yield found
 
 
 async def drain(stream: Any, into: list[Any] | None = None) -> None:
@@ -286,6 +296,27 @@ class TestErrors:
         error = await failure(sign(stub, "x" * 5_000_000))
         assert isinstance(error, ResourceExhausted)
 
+    @pytest.mark.parametrize("method", ["Sign", "SignBatch", "SignStream", "VerifySignature"])
+    @pytest.mark.parametrize(
+        ("raw", "reason"),
+        [(b"\xff" * 20, "MESSAGE_MALFORMED"), (b"\x0a" * 2_000_000, "MESSAGE_TOO_LARGE")],
+    )
+    async def test_a_bad_message_is_the_caller_s_error_before_any_credential(
+        self, channel: Any, method: str, raw: bytes, reason: str
+    ) -> None:
+        path = f"/signgate.signer.v1.SignerService/{method}"
+        if method == "SignStream":
+            metadata = GOOD  # a stream's caller is looked at as it opens
+            call = drain(channel.stream_stream(path, bytes, bytes)(iter((raw,)), metadata=metadata))
+        else:
+            call = channel.unary_unary(path, bytes, bytes)(raw)
+        error = await failure(call)
+        assert (type(error), error.reason) == (InvalidArgument, reason)
+
+    async def test_a_bound_is_held_before_any_credential(self, stub: Any) -> None:
+        error = await failure(stub.SignBatch(signer.SignBatchRequest(requests=[signer.SignRequest()] * 101)))
+        assert (error.reason, [v.field for v in error.violations]) == ("VALIDATION_FAILED", ["requests"])
+
     async def test_streams_end_with_the_same_errors(self, stub: Any, servicer: Signer) -> None:
         got: list[Any] = []
         requests = iter([stream_request("a"), stream_request("b"), stream_request("quota")])
@@ -379,14 +410,14 @@ class TestTime:
 
     async def test_a_peer_that_is_not_there_fails_fast_and_is_found_when_it_comes(self) -> None:
         port = free_port()
-        channel = create_channel(f"127.0.0.1:{port}")
+        channel = create_channel(f"127.0.0.1:{port}", peer=shared().peer("signer", "keys"))
         stub = keys_grpc.KeyValidationServiceStub(channel)
         error = await failure(stub.ValidateKeys(keys.ValidateKeysRequest(), timeout=30))
         assert isinstance(error, Unavailable)  # and not DeadlineExceeded
         assert error.reason == "PEER_UNAVAILABLE"
         assert "127.0.0.1" not in error.message
         add = keys_grpc.add_KeyValidationServiceServicer_to_server
-        server = create_server()
+        server = create_server(callers=shared().callers("keys"))
         server.add(Keys(), add)
         server.listen(f"127.0.0.1:{port}")
         await server.start()

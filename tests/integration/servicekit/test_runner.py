@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -26,6 +27,8 @@ from servicekit.config import Address, ServiceSettings
 from servicekit.errors import Unavailable
 from servicekit.rpc import create_server
 from servicekit.runner import Runtime, StartupError, running
+from servicekit.runner import _runs as runs
+from servicekit.testing.identity import Identities, shared
 from servicekit.testing.network import free_port
 from signgate.keys.v1 import validation_pb2 as pb
 from signgate.keys.v1 import validation_pb2_grpc
@@ -41,6 +44,7 @@ class Process:
         self.journal_file = directory / "journal"
         self.log_file = directory / "log"
         self.log = self.log_file.open("wb")
+        self.identities = Identities(directory)
         self.process = subprocess.Popen(
             [sys.executable, str(PROGRAM)],
             stdout=self.log,
@@ -52,6 +56,7 @@ class Process:
                 "SIGNGATE_STARTUP_TIMEOUT": "30",
                 "HTTP_PORT": str(self.http),
                 "JOURNAL": str(self.journal_file),
+                "SERVICE_KEYS": str(self.identities.public),
                 **environment,
             },
         )
@@ -90,10 +95,11 @@ def start(tmp_path: Path) -> Iterator[Callable[..., Process]]:
         yield begin
 
 
-def call(port: int) -> tuple[grpc.Channel, grpc.Future[pb.ValidateKeysResponse]]:
-    channel = grpc.insecure_channel(f"127.0.0.1:{port}")
+def call(process: Process) -> tuple[grpc.Channel, grpc.Future[pb.ValidateKeysResponse]]:
+    channel = grpc.insecure_channel(f"127.0.0.1:{process.port}")
     stub = validation_pb2_grpc.KeyValidationServiceStub(channel)
-    return channel, stub.ValidateKeys.future(pb.ValidateKeysRequest(), timeout=10)
+    credential = process.identities.identity("signer").pair("keys")
+    return channel, stub.ValidateKeys.future(pb.ValidateKeysRequest(), timeout=10, metadata=(credential,))
 
 
 @pytest.mark.parametrize("event_loop", ["uvloop", "asyncio"])
@@ -102,7 +108,7 @@ def test_a_stop_signal_drains_and_closes_in_reverse_order(
 ) -> None:
     process = start(SIGNGATE_EVENT_LOOP=event_loop)
     process.ready()
-    channel, answer = call(process.port)
+    channel, answer = call(process)
     process.wait_for(lambda: "call begins" in process.journal())
     process.process.send_signal(signal.SIGTERM)
     assert answer.result() == pb.ValidateKeysResponse()
@@ -127,12 +133,12 @@ def test_a_stop_signal_drains_and_closes_in_reverse_order(
 def test_a_call_that_comes_while_draining_is_refused_as_unavailable(start: Callable[..., Process]) -> None:
     process = start(CALL_SECONDS="3")
     process.ready()
-    channel, answer = call(process.port)
+    channel, answer = call(process)
     process.wait_for(lambda: "call begins" in process.journal())
     process.process.send_signal(signal.SIGTERM)
     process.wait_for(lambda: any(line["event"] == "draining" for line in process.logged()))
     time.sleep(0.1)
-    late_channel, late = call(process.port)
+    late_channel, late = call(process)
     with pytest.raises(grpc.RpcError) as caught:
         late.result()
     assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
@@ -205,7 +211,7 @@ def test_a_signal_while_starting_ends_the_start(start: Callable[..., Process]) -
 def test_a_second_signal_does_not_wait(start: Callable[..., Process]) -> None:
     process = start(CALL_SECONDS="5")
     process.ready()
-    channel, answer = call(process.port)
+    channel, answer = call(process)
     process.wait_for(lambda: "call begins" in process.journal())
     process.process.send_signal(signal.SIGTERM)
     process.wait_for(lambda: any(line["event"] == "draining" for line in process.logged()))
@@ -231,6 +237,33 @@ def test_a_taken_port_is_said_plainly(start: Callable[..., Process]) -> None:
     assert process.journal()[-1] == "close pool"
 
 
+def test_a_kubelet_is_told_of_life_and_readiness_at_the_metrics_port(start: Callable[..., Process]) -> None:
+    """Its probes by gRPC know no TLS."""
+    process = start(SIGNGATE_LAME_DUCK="60")
+    process.ready()
+
+    def told(path: str) -> int:
+        with closing(HTTPConnection("127.0.0.1", process.metrics, timeout=30)) as connection:
+            connection.request("GET", path)
+            return connection.getresponse().status
+
+    assert told("/livez") == 200
+    assert told("/readyz") == 200
+    process.process.send_signal(signal.SIGTERM)
+    process.wait_for(lambda: told("/readyz") == 503)
+    assert told("/livez") == 200, "it serves on until callers have left"
+
+
+async def test_a_loop_that_hangs_is_not_alive() -> None:
+    loop = asyncio.get_running_loop()
+    hangs = threading.Thread(target=lambda: answers.append(runs(loop)))
+    answers: list[bool] = []
+    hangs.start()
+    hangs.join()  # the loop waits here, longer than a probe does
+    assert answers == [False]
+    assert await asyncio.to_thread(runs, loop)
+
+
 def test_metrics_are_served(start: Callable[..., Process]) -> None:
     process = start()
     process.ready()
@@ -252,7 +285,7 @@ async def test_readiness_follows_its_conditions() -> None:
             return pb.ValidateKeysResponse()
 
     async def compose(runtime: Runtime) -> None:
-        server = create_server()
+        server = create_server(callers=shared().callers("keys"))
         server.add(Servicer(), validation_pb2_grpc.add_KeyValidationServiceServicer_to_server)
         runtime.readiness("condition", condition)
         await runtime.serve(server, Address("127.0.0.1", 0))

@@ -15,6 +15,7 @@ from servicekit.testing.tokens import TokenMint
 from tests.integration.keys import world as keys_world
 from tests.integration.quota import world as quota_world
 from tests.integration.signer.world import Signer, World, make_keyset
+from tests.redis_users import USERS
 
 
 @pytest.fixture(scope="session")
@@ -25,7 +26,7 @@ def cluster() -> Iterator[Cluster]:
 
 @pytest.fixture(scope="session")
 def redis_process() -> Iterator[RedisProcess]:
-    with redis_server() as found:
+    with redis_server(always=USERS) as found:
         yield found
 
 

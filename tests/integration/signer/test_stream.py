@@ -5,12 +5,16 @@ from __future__ import annotations
 import asyncio
 import gc
 from collections.abc import AsyncIterator
+from typing import Any
 
 import grpc
 import pytest
+from prometheus_client import REGISTRY
 
+from servicekit.rpc.status import from_rpc_error
 from services.signer.streaming import READ_AHEAD, SignStream
 from signgate.signer.v1 import signer_pb2 as pb
+from signgate.signer.v1 import signer_pb2_grpc
 from tests.integration.signer.world import Signer, World
 from tests.unit.signer_service.world import unknown_key
 
@@ -67,9 +71,7 @@ async def test_a_revoked_key_ends_the_stream(world: World, signer: Signer) -> No
 async def test_a_bad_credential_ends_the_stream(
     world: World, signer: Signer, metadata: tuple[tuple[str, str], ...]
 ) -> None:
-    call = signer.raw.SignStream(metadata=metadata)
-    if metadata and metadata[0][1] != "sgk_live_x":
-        await call.write(request(1))  # a well-formed key is looked at when there is something to sign
+    call = signer.raw.SignStream(metadata=metadata, timeout=10)  # and nothing is sent
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await call.read()
     assert caught.value.code() == grpc.StatusCode.UNAUTHENTICATED
@@ -165,3 +167,90 @@ async def test_a_stopping_server_answers_what_it_read_then_ends_the_stream(world
             raise AssertionError("ended well")
         assert caught.value.code() == grpc.StatusCode.UNAVAILABLE
         assert len(tags) == len(set(tags)) == sum(event.success for event in await world.events())
+
+
+async def ended(call: Any) -> grpc.aio.AioRpcError:
+    """How a call ends that sends nothing more."""
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        while await asyncio.wait_for(call.read(), 20) is not grpc.aio.EOF:
+            pass
+        raise AssertionError("the stream went on")
+    return caught.value
+
+
+def reason_of(error: grpc.aio.AioRpcError) -> str:
+    return from_rpc_error(error).reason
+
+
+async def open_streams(count: int) -> None:
+    """Return once so many are open."""
+    for _ in range(600):
+        if (REGISTRY.get_sample_value("signgate_signer_streams_open") or 0) == count:
+            return
+        await asyncio.sleep(0.05)
+    raise AssertionError(f"never {count} open streams")
+
+
+async def test_a_key_that_is_revoked_ends_its_idle_stream(world: World, signer: Signer) -> None:
+    key = await world.key()
+    call = signer.raw.SignStream(metadata=key.auth)
+    await call.write(request(1))
+    assert (await call.read()).result.HasField("signature")
+    await world.revoked(key)
+    error = await ended(call)
+    assert (error.code(), reason_of(error)) == (grpc.StatusCode.UNAUTHENTICATED, "KEY_REVOKED")
+
+
+async def test_a_stream_that_sends_nothing_is_ended(world: World) -> None:
+    key = await world.key()
+    async with world.signer(stream_first_message=1.0) as signer:
+        error = await ended(signer.raw.SignStream(metadata=key.auth))
+    assert reason_of(error) == "FIRST_MESSAGE_TIMEOUT"
+    assert error.code() == grpc.StatusCode.ABORTED
+
+
+async def test_one_account_opens_so_many_streams_and_others_sign(world: World) -> None:
+    """Also: clients that are killed give their slots back."""
+    key, other = await world.key(), await world.key()
+    async with world.signer(streams_by_key=3, streams_by_user=4) as signer:
+        address = str(signer.runtime.grpc_address)
+        channel = grpc.aio.insecure_channel(address, options=(("grpc.use_local_subchannel_pool", 1),))
+        stub: Any = signer_pb2_grpc.SignerServiceStub(channel)
+        calls = [stub.SignStream(metadata=key.auth) for _ in range(3)]
+        await open_streams(3)
+        error = await ended(signer.raw.SignStream(metadata=key.auth))
+        assert error.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
+        found = from_rpc_error(error)
+        assert (found.reason, found.metadata["limit"]) == ("STREAM_LIMIT", "key")
+        assert found.retry_after is not None
+        assert (await signer.sign(other)).HasField("signature")
+        assert (await signer.sign(key)).HasField("signature")
+        await channel.close()  # as if the process were killed: the connection is gone, no call was ended
+        await open_streams(0)
+        again = signer.raw.SignStream(metadata=key.auth)
+        await again.write(request(1))
+        assert (await again.read()).result.HasField("signature")
+        again.cancel()
+        del calls
+
+
+async def test_a_client_that_reads_nothing_is_ended(world: World) -> None:
+    key = await world.key()
+    async with world.signer(stream_stall=1.0, streams_by_key=1) as signer:
+        call = signer.raw.SignStream(metadata=key.auth)
+
+        async def flood() -> None:
+            tag = 0
+            while True:
+                await call.write(request(tag, f"https://www.tiktok.com/@x_y/live?{'q' * 1900}"))
+                tag += 1
+
+        writing = asyncio.ensure_future(flood())
+        await open_streams(1)
+        await open_streams(0)
+        writing.cancel()
+        call.cancel()
+        again = signer.raw.SignStream(metadata=key.auth)
+        await again.write(request(1))
+        assert (await again.read()).tag == 1
+        again.cancel()

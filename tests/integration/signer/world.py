@@ -13,6 +13,7 @@ import grpc
 from servicekit import keyset
 from servicekit.rpc import create_channel
 from servicekit.runner import Runtime, running
+from servicekit.testing.identity import shared
 from services.signer.config import SignerSettings
 from services.signer.server import compose
 from signgate.common.v1 import quota_pb2
@@ -25,6 +26,7 @@ from tests.integration.keys.world import Replica as KeysReplica
 from tests.integration.keys.world import World as KeysWorld
 from tests.integration.quota.world import Replica as QuotaReplica
 from tests.integration.quota.world import World as QuotaWorld
+from tests.redis_users import login
 
 ROOM = "https://www.tiktok.com/@someone/live"
 
@@ -83,13 +85,17 @@ class World:
         return SignerSettings(
             **{
                 "grpc_listen": "127.0.0.1:0",
-                "redis_url": f"redis://127.0.0.1:{self.redis_cable.port}/0",
+                "redis_url": login(f"redis://127.0.0.1:{self.redis_cable.port}/0", "signer"),
+                "sessions_redis_url": login(
+                    f"redis://127.0.0.1:{self.redis_cable.port}/0", "signer_sessions"
+                ),
                 "keys_addr": f"127.0.0.1:{self.keys_cable.port}",
                 "quota_addr": f"127.0.0.1:{self.quota_cable.port}",
                 "jwks_url": self.keys_world.jwks_url,
                 "jwt_issuer": self.keys_world.mint.issuer.name,
                 "signing_keys_file": self.keyset,
                 "drain_grace": 0.5,
+                **shared().settings("signer"),
                 **changes,
             }
         )

@@ -54,6 +54,35 @@ def test_what_is_no_address_is_refused(text: str) -> None:
         normal_email(text)
 
 
+def distinct(length: int) -> str:
+    return "".join(chr(0x4E00 + n) for n in range(length))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"a@{distinct(4000)}.de",
+        f"a@{distinct(248)}.de",
+        f"a@{distinct(64)}.de",
+        "a@" + "\ufdfa" * 63 + ".de",  # stands for 18 letters each
+        "a@" + ".".join(["\ufdfa" * 60] * 4),
+        "a@" + "\u3002".join(["\ufdfa" * 60] * 4),
+    ],
+)
+def test_a_domain_is_held_to_its_lengths_before_it_is_converted(
+    text: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """S1: the conversion takes the square of a label's length, and looks at the length afterwards."""
+    import encodings.idna  # noqa: PLC0415
+
+    def convert(label: str) -> bytes:
+        raise AssertionError(len(label))
+
+    monkeypatch.setattr(encodings.idna, "ToASCII", convert)
+    with pytest.raises(ValidationFailed):
+        normal_email(text)
+
+
 def test_a_refusal_does_not_quote_the_address() -> None:
     with pytest.raises(ValidationFailed) as refused:
         normal_email("ann.smith@example")

@@ -6,14 +6,16 @@ import httpx
 import pytest
 from starlette.requests import Request
 
+from servicekit.edge import Edge
 from servicekit.errors import Internal, ResourceExhausted, Unauthenticated
 from servicekit.principal import Principal
 from servicekit.rpc.policy import policies
 from services.auth import errors
 from services.auth.http.app import create_app, routes
+from services.auth.http.limits import LIMITS
 from services.auth.http.openapi import OPERATIONS, document
 from services.auth.http.refusals import code_of, refusal, status_of
-from services.auth.http.routing import ACCOUNTS, ADMIN
+from services.auth.http.routing import ACCOUNTS, ADMIN, Routes
 from services.auth.service import AuthService
 from tests.unit.auth.test_rules import RULES
 
@@ -33,7 +35,7 @@ class Nothing:
 
 
 async def ask(method: str, path: str, body: Any = None) -> httpx.Response:
-    transport = httpx.ASGITransport(create_app(face(), Nobody()), raise_app_exceptions=False)
+    transport = httpx.ASGITransport(create_app(face(), Nobody(), Edge()), raise_app_exceptions=False)
     async with httpx.AsyncClient(transport=transport, base_url="http://face.test/auth/v1") as client:
         return await client.request(method, path, json=body)
 
@@ -45,7 +47,7 @@ def face() -> AuthService:
 def test_the_document_has_every_served_path_and_no_other() -> None:
     served = {
         (method, route.path)
-        for route in routes(face(), Nobody())
+        for route in routes(face(), Nobody(), Edge())
         for method in (route.methods or set()) - {"HEAD"}
     }
     assert served == {(operation.method, operation.path) for operation in OPERATIONS}
@@ -122,6 +124,45 @@ def test_a_limit_s_answer_says_how_long_to_wait() -> None:
     request = Request({"type": "http", "headers": []})
     answer = refusal(request, ResourceExhausted(retry_after=1.2))
     assert answer.headers["retry-after"] == "2"
+
+
+@pytest.mark.parametrize("operation", OPERATIONS, ids=str)
+async def test_a_query_is_held_to_its_limits_before_a_credential_is_looked_at(operation: Any) -> None:
+    path = operation.path
+    for name in ("session_id", "factor_id", "user_id"):
+        path = path.replace(f"{{{name}}}", "0" * 32)
+    for query in ("x=" + "%41" * 4000, "&".join(["x=1"] * 40)):
+        answer = await ask(operation.method, f"{path}?{query}")
+        assert (answer.status_code, answer.headers["x-sb-error-code"]) == (400, "validation_failed")
+
+
+@pytest.mark.parametrize("operation", [o for o in OPERATIONS if o.body], ids=str)
+async def test_a_body_over_its_route_s_limit_is_not_parsed(operation: Any) -> None:
+    """By its stated length before a credential is looked at; by its real one while it is read."""
+    limits = LIMITS[operation.method, operation.path]
+    assert limits.body < 96 * 1024
+    path = operation.path
+    for name in ("session_id", "factor_id", "user_id"):
+        path = path.replace(f"{{{name}}}", "0" * 32)
+    answer = await ask(operation.method, path, {"x": "x" * limits.body})
+    assert answer.status_code == 413
+
+
+async def test_a_member_over_its_limit_is_named_and_not_quoted() -> None:
+    answer = await ask("POST", "/otp", {"email": "a" * 255})
+    assert (answer.status_code, answer.json()["error_code"]) == (400, "validation_failed")
+    assert answer.json()["msg"].startswith("email: ")
+    assert "aaa" not in answer.text
+
+
+async def test_an_id_in_a_path_is_no_longer_than_one() -> None:
+    answer = await ask("DELETE", f"/sessions/{'0' * 37}")
+    assert (answer.status_code, answer.json()["error_code"]) == (400, "validation_failed")
+
+
+def test_a_route_without_limits_can_not_be_registered() -> None:
+    with pytest.raises(KeyError):
+        Routes(Nobody(), Edge()).route("POST", "/new", cast("Any", None))
 
 
 async def test_a_failure_tells_nothing_of_itself() -> None:

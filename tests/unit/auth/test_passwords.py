@@ -97,3 +97,64 @@ def test_length_counts_characters_below_and_bytes_above(password: str) -> None:
     with pytest.raises(WeakPassword) as refused:
         check_new_password(password, 8)
     assert refused.value.metadata["reasons"] == "length"
+
+
+async def test_one_address_leaves_places_for_others(hasher: SlowHasher) -> None:
+    """A stranger who signs in all the time must not keep owners out."""
+    passwords = Passwords(hasher, threads=1, queue=15, max_wait=1000.0, jitter=lambda: 0.5)
+    strangers = [asyncio.create_task(passwords.matches(None, "x", f"2001:db8::{n:x}")) for n in range(40)]
+    await asyncio.sleep(0.05)
+    refused = [task for task in strangers if task.done()]
+    assert len(refused) == 40 - 8
+    assert {type(task.exception()) for task in refused} == {Overloaded}
+    error = refused[0].exception()
+    assert isinstance(error, Overloaded)
+    assert error.retry_after is not None
+    assert error.retry_after >= 1.5
+    owner = asyncio.create_task(passwords.matches(None, "x", "192.0.2.1"))
+    await asyncio.sleep(0.02)
+    assert not owner.done()
+    hasher.go.set()
+    assert await owner is False
+    await asyncio.wait(strangers)
+    assert (passwords._held, passwords._shares._held) == (0, {})
+    passwords.close()
+
+
+async def test_none_waits_longer_than_the_bound_says(hasher: SlowHasher) -> None:
+    """Told by what hashes cost lately: a slow machine has a shorter line."""
+    costs = iter([0.0, 1.0])  # begin and end of the first hash: one second
+    passwords = Passwords(hasher, threads=2, queue=64, max_wait=2.5, timer=lambda: next(costs, 2.0))
+    waiting = [asyncio.create_task(passwords.matches(None, "x")) for _ in range(20)]
+    await asyncio.sleep(0.05)
+    refused = [task for task in waiting if task.done()]
+    assert len(waiting) - len(refused) == 2 + 5
+    error = refused[0].exception()
+    assert isinstance(error, Overloaded)
+    assert error.retry_after is not None
+    assert 3.0 <= error.retry_after <= 6.0
+    hasher.go.set()
+    await asyncio.wait(waiting)
+    passwords.close()
+
+
+async def test_who_went_away_is_not_hashed_and_frees_the_place(hasher: SlowHasher) -> None:
+    passwords = Passwords(hasher, threads=1, queue=4, max_wait=1000.0)
+    first = asyncio.create_task(passwords.matches("first", "x"))
+    await asyncio.sleep(0.02)
+    for _ in range(10):
+        gone = [asyncio.create_task(passwords.matches("gone", "x")) for _ in range(4)]
+        await asyncio.sleep(0)
+        for task in gone:
+            task.cancel()
+        await asyncio.wait(gone)
+    running = asyncio.create_task(passwords.matches("cancelled while hashed", "x"))
+    await asyncio.sleep(0.02)
+    first.cancel()
+    await asyncio.sleep(0.02)
+    assert hasher.verified == ["first"]  # its thread still works, so the next one waits for it
+    hasher.go.set()
+    assert await running is False
+    assert hasher.verified == ["first", "cancelled while hashed"]
+    assert (hasher.most, passwords._held) == (1, 0)
+    passwords.close()

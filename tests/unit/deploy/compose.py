@@ -5,25 +5,33 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from deploy import migrate
+from deploy import migrate, rendered
 from deploy.settings import Secret, Service, table
 
+AUTHORITY = "tls_ca.pem"
 Part = Mapping[str, Any]
 
 
 def secrets_of(service: Service) -> set[str]:
-    return {value.name for value in service.settings.values() if isinstance(value, Secret)}
+    """What its settings name, and its certificate, its key and the authority of all certificates."""
+    named = {value.name for value in service.settings.values() if isinstance(value, Secret)}
+    return named | rendered.tls_files(service)
+
+
+def migrations() -> set[str]:
+    """Of the migration, whose connection strings name the authority."""
+    return migrate.needed() | {AUTHORITY}
 
 
 def every_secret() -> set[str]:
     """Of all services and of the migration."""
-    return table().secrets() | migrate.needed()
+    return migrations().union(*(secrets_of(service) for service in table().services.values()))
 
 
 def disagreements(document: Mapping[str, Any]) -> list[str]:
     """One line for each, beginning with the part that it is about."""
     parts: Mapping[str, Part] = document["services"]
-    wanted = {*table().services, "envoy", "migrate", "postgres", "redis", "mail"}
+    wanted = {*table().services, "envoy", "migrate", "postgres", "redis", "limits", "mail"}
     missing = [f"{name}: is not there" for name in sorted(wanted - set(parts))]
     found = [line for name, part in parts.items() for line in _of(name, part)]
     undeclared = every_secret() - set(document.get("secrets", ()))
@@ -40,7 +48,7 @@ def _of(name: str, part: Part) -> Iterator[str]:
         ):
             yield "envoy: does not read envoy.yaml"
     elif name == "migrate":
-        yield from _secrets(name, part, migrate.needed())
+        yield from _secrets(name, part, migrations())
 
 
 def _service(service: Service, part: Part) -> Iterator[str]:

@@ -6,6 +6,7 @@ import copy
 import json
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
@@ -13,14 +14,15 @@ from typing import Any
 
 import yaml
 
-from deploy import migrate, rendered
+from deploy import rendered
 from deploy.local.layout import ROOT
 from deploy.settings import Service, table
 from servicekit.config import ServiceSettings
-from servicekit.rpc.server import LIVENESS
-from tests.unit.deploy.compose import secrets_of
+from tests.unit.deploy.compose import AUTHORITY, migrations, secrets_of
 
 OVERLAYS = ("single-node", "production")
+WITH_BROWSER = tuple(f"{overlay}+websdk" for overlay in OVERLAYS)
+"""Overlays of an operator's own: one of ours, and the component `websdk`."""
 NAME = "app.kubernetes.io/name"
 WORKLOADS = {"Deployment", "StatefulSet", "Job", "CronJob"}
 LOGGERS_JOBS = ("partitions", "reconcile")
@@ -38,11 +40,25 @@ def kustomize(folder: Path) -> list[Document]:
 
 @cache
 def _overlay(name: str) -> str:
-    return json.dumps(kustomize(ROOT / "deploy/k8s/overlays" / name))
+    overlay, _, component = name.partition("+")
+    if not component:
+        return json.dumps(kustomize(ROOT / "deploy/k8s/overlays" / overlay))
+    (ROOT / ".build").mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=ROOT / ".build") as folder:
+        own = {
+            "namespace": "signgate",
+            "resources": [f"../../deploy/k8s/overlays/{overlay}"],
+            "components": [f"../../deploy/k8s/components/{component}"],
+            "images": [
+                {"name": f"signgate/{image}", "newTag": "1"} for image in ("browser", "signer-websdk")
+            ],
+        }
+        (Path(folder) / "kustomization.yaml").write_text(yaml.safe_dump(own), encoding="utf-8")
+        return json.dumps(kustomize(Path(folder)))
 
 
 def overlay(name: str) -> list[Document]:
-    """A fresh copy, to be changed at will."""
+    """A fresh copy, to be changed at will. `single-node+websdk`: with a component."""
     documents: list[Document] = json.loads(_overlay(name))
     return documents
 
@@ -69,7 +85,7 @@ def pods(documents: list[Document]) -> dict[str, Document]:
 def disagreements(documents: list[Document]) -> list[str]:
     """One line for each, beginning with the workload that it is about."""
     templates = pods(documents)
-    wanted = {*table().services, "envoy", "migrate", *LOGGERS_JOBS}
+    wanted = {*table().services, "envoy", "migrate", "limits", *LOGGERS_JOBS}
     found = [f"{name}: is not there" for name in sorted(wanted - set(templates))]
     for service in table().services.values():
         if service.name in templates:
@@ -77,23 +93,37 @@ def disagreements(documents: list[Document]) -> list[str]:
     for name in LOGGERS_JOBS:
         if name in templates:
             found += _environment(name, table().services["logger"], templates[name], documents)
+            found += _secrets(name, templates[name], _of_job(name) | {AUTHORITY})
     if "migrate" in templates:
-        found += _secrets("migrate", templates["migrate"], migrate.needed())
+        found += _secrets("migrate", templates["migrate"], migrations())
     if "envoy" in templates:
         ports = {"edge": table().ports["edge"], "metrics": table().ports["envoy_metrics"]}
         found += _ports("envoy", templates["envoy"], ports)
     return found
 
 
+def _of_job(name: str) -> set[str]:
+    """The secrets of one of the logger's jobs, which are called by none and need no certificate."""
+    logger = table().services["logger"]
+    if name == "partitions":
+        return {table().database_roles()["signgate_logger"]}
+    return secrets_of(logger) - rendered.tls_files(logger)
+
+
 def _service(service: Service, pod: Document, documents: list[Document]) -> Iterator[str]:
     name = service.name
     yield from _environment(name, service, pod, documents)
+    yield from _secrets(name, pod, secrets_of(service))
     yield from _ports(name, pod, dict(service.ports))
     (container,) = pod["spec"]["containers"]
-    for probe, asked in (("startupProbe", LIVENESS), ("livenessProbe", LIVENESS), ("readinessProbe", "")):
-        grpc = container.get(probe, {}).get("grpc", {})
-        if (grpc.get("port"), grpc.get("service", "")) != (service.ports["grpc"], asked):
-            yield f"{name}: its {probe} does not ask {asked or 'for readiness'} at its gRPC port"
+    for probe, path in (
+        ("startupProbe", "/livez"),
+        ("livenessProbe", "/livez"),
+        ("readinessProbe", "/readyz"),
+    ):
+        # A kubelet's probes by gRPC know no TLS.
+        if container.get(probe, {}).get("httpGet") != {"path": path, "port": "metrics"}:
+            yield f"{name}: its {probe} does not ask {path} at its metrics port"
     face = find(documents, "Service", name)["spec"]
     if {port["name"]: port["port"] for port in face["ports"]} != dict(service.ports):
         yield f"{name}: its Service has other ports than settings.toml"
@@ -122,7 +152,6 @@ def _environment(name: str, service: Service, pod: Document, documents: list[Doc
             yield f"{name}: {setting} is not what settings.toml says"
     for setting in sorted(told.keys() - wanted.keys() - every_site):
         yield f"{name}: {setting} is set here and not in settings.toml"
-    yield from _secrets(name, pod, secrets_of(service))
 
 
 def _ports(name: str, pod: Document, wanted: Mapping[str, int]) -> Iterator[str]:

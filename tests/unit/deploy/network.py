@@ -57,7 +57,7 @@ def _passes(policies: list[Document], direction: str, here: End, there: End, por
     selecting = [
         policy
         for policy in policies
-        if direction in policy["policyTypes"] and _selects(policy["podSelector"], here.labels)
+        if direction in policy["policyTypes"] and selects(policy["podSelector"], here.labels)
     ]
     rules = [rule for policy in selecting for rule in policy.get(direction.lower(), ())]
     return not selecting or any(_allows(rule, direction, there, port) for rule in rules)
@@ -83,22 +83,23 @@ def _is(peer: Document, there: End) -> bool:
         )
     # Peers with a namespaceSelector are of other namespaces: those that stand here name none of ours.
     return (
-        not there.address and "namespaceSelector" not in peer and _selects(peer["podSelector"], there.labels)
+        not there.address and "namespaceSelector" not in peer and selects(peer["podSelector"], there.labels)
     )
 
 
-def _selects(selector: Mapping[str, Any], labels: Mapping[str, str]) -> bool:
+def selects(selector: Mapping[str, Any], labels: Mapping[str, str]) -> bool:
+    """Whether a label selector selects what has these labels."""
     return all(_holds(one, labels) for one in _requirements(selector))
 
 
-def _requirements(selector: Mapping[str, Any]) -> Iterator[tuple[str, list[str]]]:
+def _requirements(selector: Mapping[str, Any]) -> Iterator[tuple[str, bool, list[str]]]:
     for key, value in selector.get("matchLabels", {}).items():
-        yield key, [value]
+        yield key, True, [value]
     for expression in selector.get("matchExpressions", ()):
-        assert expression["operator"] == "In"
-        yield expression["key"], expression["values"]
+        assert expression["operator"] in {"In", "NotIn"}
+        yield expression["key"], expression["operator"] == "In", expression["values"]
 
 
-def _holds(requirement: tuple[str, list[str]], labels: Mapping[str, str]) -> bool:
-    key, values = requirement
-    return labels.get(key) in values
+def _holds(requirement: tuple[str, bool, list[str]], labels: Mapping[str, str]) -> bool:
+    key, among, values = requirement
+    return (labels.get(key) in values) is among

@@ -8,8 +8,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import re
-import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -19,12 +18,14 @@ import pytest
 import yaml
 from kubernetes_validate import utils
 
+from deploy import rendered
 from deploy.local.layout import ROOT
 from deploy.settings import table
 from services.signer.config import SignerSettings
 from tests.unit.deploy.kubernetes import (
     NAME,
     OVERLAYS,
+    WITH_BROWSER,
     Document,
     disagreements,
     find,
@@ -83,7 +84,7 @@ SLIPS: dict[str, Change] = {
     "a field in the wrong place": lambda all_: find(all_, "Deployment", "keys")["spec"].update(containers=[]),
     "a number as text": lambda all_: container(all_, "keys")["ports"][0].update(containerPort="7102"),
     "a probe of the wrong shape": lambda all_: container(all_, "keys").update(
-        livenessProbe={"grpc": {"prot": 1}}
+        livenessProbe={"httpGet": {"prot": 1}}
     ),
     "a policy with a typing error": lambda all_: find(all_, "NetworkPolicy", "deny-all")["spec"].update(
         ingres=[]
@@ -132,9 +133,9 @@ DISAGREEMENTS: dict[str, Change] = {
         0
     ].update(port=1),
     "keys: its Service is not headless": lambda all_: find(all_, "Service", "keys")["spec"].pop("clusterIP"),
-    "keys: its livenessProbe": lambda all_: container(all_, "keys")["livenessProbe"]["grpc"].pop("service"),
-    "keys: its readinessProbe": lambda all_: container(all_, "keys")["readinessProbe"]["grpc"].update(
-        port=7101
+    "keys: its livenessProbe": lambda all_: container(all_, "keys")["livenessProbe"]["httpGet"].pop("port"),
+    "keys: its readinessProbe": lambda all_: container(all_, "keys")["readinessProbe"]["httpGet"].update(
+        path="/metrics"
     ),
     "keys: is killed before": lambda all_: pods(all_)["keys"]["spec"].update(
         terminationGracePeriodSeconds=25
@@ -178,10 +179,9 @@ def test_a_manifest_that_disagrees_is_told_where(told: str) -> None:
 def test_the_edge_reads_the_configuration_that_is_made_for_it(name: str) -> None:
     documents = overlay(name)
     source = pods(documents)["envoy"]["spec"]["volumes"][0]["configMap"]["name"]
-    text = (ROOT / "deploy/k8s/base/envoy.yaml").read_text(
-        encoding="utf-8"
-    )  # `make check-gen` says it is current
-    assert find(documents, "ConfigMap", source)["data"] == {"envoy.yaml": text}
+    base = ROOT / "deploy/k8s/base"  # `make check-gen` says that it is current
+    made = {name: (base / name).read_text(encoding="utf-8") for name in ("envoy.yaml", "services_ca.yaml")}
+    assert find(documents, "ConfigMap", source)["data"] == made
     drain = " ".join(container(documents, "envoy")["lifecycle"]["preStop"]["exec"]["command"])
     assert f"/127.0.0.1/{table().ports['envoy_admin']} " in drain
 
@@ -207,7 +207,7 @@ def test_compose_and_kubernetes_run_the_same_images() -> None:
         assert container(overlay("single-node"), store)["image"] == parts[store]["image"]
 
 
-@both
+@pytest.mark.parametrize("name", [*OVERLAYS, *WITH_BROWSER])
 def test_every_pod_is_as_restricted_as_the_namespace_demands(name: str) -> None:
     documents = overlay(name)
     labels = find(documents, "Namespace", "signgate")["metadata"]["labels"]
@@ -324,27 +324,15 @@ def test_the_operator_has_every_rule() -> None:
             assert set(one) <= {"alert", "record", "expr", "for", "keep_firing_for", "labels", "annotations"}
 
 
-@pytest.fixture(scope="module")
-def with_browser() -> Iterator[list[Document]]:
-    """The base and the component `websdk`, as an overlay of an operator's own has them."""
-    (ROOT / ".build").mkdir(exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=ROOT / ".build") as folder:
-        (Path(folder) / "kustomization.yaml").write_text(
-            "namespace: signgate\n"
-            "resources: [../../deploy/k8s/base]\n"
-            "components: [../../deploy/k8s/components/websdk]\n",
-            encoding="utf-8",
-        )
-        yield kustomize(Path(folder))
-
-
+@pytest.mark.parametrize("name", WITH_BROWSER)
 @pytest.mark.parametrize("version", VERSIONS)
-def test_the_browser_engines_objects_are_valid(with_browser: list[Document], version: str) -> None:
-    assert not faults(with_browser, version)
+def test_the_browser_engines_objects_are_valid(name: str, version: str) -> None:
+    assert not faults(overlay(name), version)
 
 
-def test_the_browser_engine_is_configured_as_the_services_read_it(with_browser: list[Document]) -> None:
+def test_the_browser_engine_is_configured_as_the_services_read_it() -> None:
     """The signer's settings, made of what its pod is told, with the script's hash as an operator gives it."""
+    with_browser = overlay("single-node+websdk")
     told: dict[str, dict[str, str]] = {}
     for name in ("signer", "keys"):
         (container,) = pods(with_browser)[name]["spec"]["containers"]
@@ -356,7 +344,7 @@ def test_the_browser_engine_is_configured_as_the_services_read_it(with_browser: 
         }
         assert json.loads(told[name]["SIGNGATE_ENGINES"]) == ["native", "websdk"]
     (container,) = pods(with_browser)["signer"]["spec"]["containers"]
-    assert container["image"] == "signgate/signer-websdk"
+    assert container["image"] == "signgate/signer-websdk:1"
     hashes = {one["name"] for one in container["env"]} & {"SIGNGATE_WEBSDK_SCRIPT_SHA256"}
     known = {f"SIGNGATE_{field.upper()}" for field in SignerSettings.model_fields}
     assert told["signer"].keys() | hashes <= known
@@ -366,8 +354,11 @@ def test_the_browser_engine_is_configured_as_the_services_read_it(with_browser: 
     volumes = {volume["name"]: volume for volume in pods(with_browser)["signer"]["spec"]["volumes"]}
     (item,) = volumes[mounts[str(script.parent)]]["configMap"]["items"]
     assert item["path"] == script.name
-    environment = {one["name"]: one.get("value") for one in container["env"]}
-    assert "emptyDir" in volumes[mounts[str(environment["TMPDIR"])]]
+    face = find(with_browser, "Service", "browser")
+    (port,) = face["spec"]["ports"]
+    url = f"ws://{face['metadata']['name']}:{port['port']}"
+    assert told["signer"]["SIGNGATE_WEBSDK_BROWSER_URL"] == url
+    assert port["port"] == rendered.browser()["port"]
 
 
 def test_without_the_operators_crds_the_rest_stands_by_itself() -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from deploy.settings import Service, table
-from tests.unit.deploy.kubernetes import OVERLAYS, Document, find, overlay
-from tests.unit.deploy.network import End, ends, lines
+from tests.unit.deploy.kubernetes import OVERLAYS, WITH_BROWSER, Document, find, overlay
+from tests.unit.deploy.network import End, ends, lines, selects
 
 both = pytest.mark.parametrize("name", OVERLAYS)
 SERVICES = table().services
@@ -15,7 +15,7 @@ Line = tuple[str, str, int]
 
 PROMETHEUS = End("prometheus", address="10.1.2.3")
 CALLER = End("a caller", address="198.51.100.7")
-INTERNET = End("the internet", address="198.51.100.7")
+INTERNET = End("the internet", address="9.9.9.9")
 INSIDE = End("this network", address="10.1.2.3")
 METADATA = End("the cloud's metadata", address="169.254.169.254")
 MANAGED = End("managed PostgreSQL", address="192.0.2.5")
@@ -45,6 +45,8 @@ def peers(service: Service) -> set[tuple[str, int]]:
                 found.add(("auth", SERVICES["auth"].ports["http"]))
         elif name == "SIGNGATE_REDIS_URL":
             found.add(("redis", table().container_ports["redis"]))
+        elif name == "SIGNGATE_LIMITS_REDIS_URL":
+            found.add(("limits", table().container_ports["limits"]))
         elif name == "SIGNGATE_POSTGRES_DSN":
             found.add(("postgres", table().container_ports["postgres"]))
     return found
@@ -88,8 +90,31 @@ def test_only_mail_and_webhooks_lead_outside(name: str) -> None:
     assert {caller for caller, _, port in found if port in {25, 587}} == mailers
 
 
+@pytest.mark.parametrize("name", WITH_BROWSER)
+def test_the_browser_is_reached_by_the_signer_alone_and_reaches_nothing(name: str) -> None:
+    """It runs a script that is not ours: a way out, DNS among them, would be the script's."""
+    documents = overlay(name)
+    port = table().container_ports["browser"]
+    without = open_lines(overlay(name.partition("+")[0]))
+    assert open_lines(documents) == without | {("signer", "browser", port)}
+    browser = [end for end in ends(documents) if end.name == "browser"]
+    ports = {25, 53, 80, 443, 5432, 6379}
+    outside = dict.fromkeys((INTERNET, INSIDE, METADATA, MANAGED, CLUSTER), ports)
+    assert not lines(documents, browser, outside)
+    assert not lines(documents, [CALLER, PROMETHEUS], dict.fromkeys(browser, ports | {port}))
+
+
+@pytest.mark.parametrize("name", [*OVERLAYS, *WITH_BROWSER])
+def test_all_but_the_browser_look_names_up(name: str) -> None:
+    """By the policy `dns`, which selects whom it is for."""
+    documents = overlay(name)
+    policy = find(documents, "NetworkPolicy", "dns")["spec"]
+    found = {end.name for end in ends(documents) if selects(policy["podSelector"], end.labels)}
+    assert found == {end.name for end in ends(documents)} - {"browser"}
+
+
 @pytest.mark.parametrize(
-    "policy", ["deny-all", "envoy", "auth", "keys", "quota", "signer", "logger", "to-redis"]
+    "policy", ["deny-all", "envoy", "auth", "keys", "quota", "signer", "logger", "limits", "to-redis"]
 )
 def test_without_any_one_policy_the_lines_are_others(policy: str) -> None:
     """So each of them is needed, and the computation sees it."""

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from deploy import migrate, rendered
+from deploy import rendered
 from deploy.local.layout import ROOT, Layout
 from deploy.settings import Service, table
 from tests.unit.deploy import compose
@@ -30,8 +30,10 @@ def test_a_setting_is_there_in_every_way_of_running_or_in_none(service: Service)
     of_an_instance = {name for name, value in service.settings.items() if value == "{instance}"}
     in_compose = set(read_environment(COMPOSE / f"settings/{service.name}.env"))
     in_kubernetes = set(read_environment(ROOT / f"deploy/k8s/base/settings/{service.name}.env"))
-    assert in_compose == local - of_an_instance
-    assert in_kubernetes | rendered.operators_settings(service) == local - of_an_instance
+    # In containers services and stores are on different hosts: they speak TLS.
+    in_containers = (local - of_an_instance) | rendered.tls(service).keys()
+    assert in_compose == in_containers
+    assert in_kubernetes | rendered.operators_settings(service) == in_containers
     assert not in_kubernetes & rendered.operators_settings(service)
 
 
@@ -99,10 +101,11 @@ GOOD: dict[str, Any] = {
         for service in SERVICES
     }
     | {
-        "migrate": {"command": ["python", "-m", "deploy.migrate"], "secrets": sorted(migrate.needed())},
+        "migrate": {"command": ["python", "-m", "deploy.migrate"], "secrets": sorted(compose.migrations())},
         "envoy": {"ports": ["127.0.0.1:8080:8080"], "volumes": ["./envoy.yaml:/etc/envoy/envoy.yaml:ro"]},
         "postgres": {},
         "redis": {},
+        "limits": {},
         "mail": {},
     },
     "secrets": {
@@ -121,7 +124,11 @@ def test_a_compose_file_without_fault_is_found_without_fault() -> None:
         ("keys", {"env_file": ["settings/quota.env"]}, "keys: reads other settings"),
         ("keys", {"environment": {"SIGNGATE_SOFT_AGE": "1"}}, "keys: SIGNGATE_SOFT_AGE"),
         ("keys", {"environment": ["SIGNGATE_SOFT_AGE=1"]}, "keys: SIGNGATE_SOFT_AGE"),
-        ("keys", {"secrets": ["redis_url"]}, "keys: is not given the secrets ['key_pepper',"),
+        (
+            "keys",
+            {"secrets": ["redis_url_keys"]},
+            "keys: is not given the secrets ['edge_secret', 'key_pepper',",
+        ),
         ("signer", {"secrets": [*sorted(compose.every_secret())]}, "signer: is given the secrets"),
         ("keys", {"expose": ["7101"]}, "keys: port 7101"),
         ("keys", {"ports": ["7102:7102"]}, "keys: publishes a port"),

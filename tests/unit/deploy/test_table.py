@@ -90,7 +90,7 @@ def test_every_route_of_the_edge_leads_to_a_cluster() -> None:
     """Envoy is told not to check it, for the sake of the one route that leads nowhere."""
     edge = yaml.safe_load(render.render(local_edge(LAYOUT)))
     clusters = {cluster["name"] for cluster in edge["static_resources"]["clusters"]} - {"admin"}
-    manager = edge["static_resources"]["listeners"][0]["filter_chains"][0]["filters"][0]["typed_config"]
+    manager = edge["static_resources"]["listeners"][0]["filter_chains"][0]["filters"][-1]["typed_config"]
     routes = manager["route_config"]["virtual_hosts"][0]["routes"]
     leads_to = [route["route"]["cluster"] for route in routes if "route" in route]
     assert set(leads_to[:-1]) == clusters

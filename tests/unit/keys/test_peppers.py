@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from servicekit.config import SettingsError, parse
+from servicekit.testing.identity import shared
 from services.keys.config import KeysSettings
 from services.keys.peppers import Keyring, Peppers, hmac_sha256
 
@@ -54,6 +55,7 @@ def settings(**changes: object) -> KeysSettings:
     given_: dict[str, object] = {
         "grpc_listen": "127.0.0.1:0", "postgres_dsn": "postgresql://x", "redis_url": "redis://x",
         "jwks_url": "http://x", "jwt_issuer": "http://x", "key_pepper": ONE,
+        "plaintext_stores": "x", **shared().settings("keys"),
     }  # fmt: skip
     return parse(KeysSettings, **(given_ | changes))
 

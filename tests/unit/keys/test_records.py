@@ -234,3 +234,37 @@ async def test_a_slow_read_holds_up_warm_records_no_longer_than_patience(clock: 
     assert await asyncio.wait_for(look(by, clock, 1), 30) == record(1)
     table.open.set()
     await asyncio.sleep(0.01)
+
+
+async def test_a_flood_of_made_up_ids_holds_up_no_known_record(clock: ManualClock) -> None:
+    """Strangers' look-ups have a query of their own, and only so many of them wait."""
+    table = Table(record(1))
+    by = records(table, clock, unseen=100)
+    assert await look(by, clock, 1) == record(1)
+    clock.advance(1)
+    table.open.clear()
+    made_up = [asyncio.create_task(look(by, clock, n)) for n in range(1000, 1300)]
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    refused = [task for task in made_up if task.done()]
+    assert {task.result() for task in refused} == {"unknown"}
+    assert len(refused) == 200
+    known = asyncio.create_task(look(by, clock, 1))
+    for _ in range(5):
+        await asyncio.sleep(0)
+    assert table.reads == [1, 100, 1]  # both lists are being read, side by side
+    table.open.set()
+    assert await known == record(1)
+    await asyncio.wait(made_up)
+
+
+async def test_what_is_invalidated_during_its_first_read_is_read_again(clock: ManualClock) -> None:
+    table = Table(record(1))
+    by = records(table, clock)
+    table.open.clear()
+    looking = asyncio.create_task(look(by, clock, 1))
+    await asyncio.sleep(0.01)
+    table.rows[UUID(int=1)] = record(1, revoked=True)
+    by.forget(UUID(int=1))
+    table.open.set()
+    assert await looking == record(1, revoked=True)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
 from servicekit import context
-from servicekit.batching import Batcher, Closed, Overloaded
+from servicekit.batching import Batcher, Closed, Overloaded, ShareUsed
 from servicekit.errors import DeadlineExceeded, Internal, InvalidArgument, Unavailable
 
 
@@ -414,3 +414,57 @@ async def test_a_lone_item_does_not_settle() -> None:
     await batcher.submit(1)
     counting.cancel()
     assert turns < 20
+
+
+async def test_one_owner_s_flood_leaves_room_for_others() -> None:
+    """An account with many calls must not have others' calls refused."""
+    go = asyncio.Event()
+
+    async def run(items: list[int]) -> list[int]:
+        await go.wait()
+        return items
+
+    batcher = Batcher(run, name="t", max_batch=4, max_waiting=32)
+    first = asyncio.create_task(batcher.submit(0, None, "greedy"))
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    flood = [asyncio.create_task(batcher.submit(n, None, "greedy")) for n in range(100)]
+    await asyncio.sleep(0)
+    refused = [task for task in flood if task.done()]
+    assert {type(task.exception()) for task in refused} == {ShareUsed}
+    assert 8 <= batcher.waiting <= 16
+    assert [getattr(task.exception(), "retry_after", None) for task in refused[:1]] == [0.2]
+    others = [asyncio.create_task(batcher.submit(n, None, f"owner {n}")) for n in range(8)]
+    await asyncio.sleep(0)
+    assert not any(task.done() for task in others)
+    go.set()
+    assert await asyncio.gather(*others) == list(range(8))
+    await asyncio.wait(flood)
+    await first
+    assert batcher._shares._held == {}
+
+
+async def test_what_its_callers_left_counts_for_no_owner() -> None:
+    go = asyncio.Event()
+
+    async def run(items: list[int]) -> list[int]:
+        await go.wait()
+        return items
+
+    batcher = Batcher(run, name="t", max_batch=1, max_waiting=8)
+    first = asyncio.create_task(batcher.submit(0, None, "first"))
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    for _ in range(20):
+        gone = [asyncio.create_task(batcher.submit(n, None, "client")) for n in range(4)]
+        await asyncio.sleep(0)
+        assert not any(task.done() for task in gone)
+        for task in gone:
+            task.cancel()
+        await asyncio.wait(gone)
+    kept = asyncio.create_task(batcher.submit_many([1, 2, 3], None, "client"))
+    await asyncio.sleep(0)
+    go.set()
+    assert await kept == [1, 2, 3]
+    await first
+    assert batcher._shares._held == {}

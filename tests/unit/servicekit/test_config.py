@@ -24,21 +24,21 @@ class Example(ServiceSettings):
 @pytest.fixture(autouse=True)
 def environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SIGNGATE_GRPC_LISTEN", "127.0.0.1:7101")
-    monkeypatch.setenv("SIGNGATE_POSTGRES_DSN", "postgres://u:hunter2@h/db")
+    monkeypatch.setenv("SIGNGATE_POSTGRES_DSN", "postgres://u:hunter2@localhost/db")
 
 
 def test_settings_come_from_prefixed_variables() -> None:
     settings = parse(Example)
     assert settings.grpc_listen == Address("127.0.0.1", 7101)
-    assert settings.postgres_dsn.get_secret_value() == "postgres://u:hunter2@h/db"
+    assert settings.postgres_dsn.get_secret_value() == "postgres://u:hunter2@localhost/db"
     assert settings.limit == 5
 
 
 def test_a_secret_file_wins_over_the_variable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "dsn"
-    path.write_text("postgres://from-a-file\n")
+    path.write_text("postgres://127.0.0.1/from-a-file\n")
     monkeypatch.setenv("SIGNGATE_POSTGRES_DSN_FILE", str(path))
-    assert parse(Example).postgres_dsn.get_secret_value() == "postgres://from-a-file"
+    assert parse(Example).postgres_dsn.get_secret_value() == "postgres://127.0.0.1/from-a-file"
 
 
 def test_only_secrets_are_read_from_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

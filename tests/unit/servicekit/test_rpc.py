@@ -1,15 +1,16 @@
 """Errors on the wire, access policies and RateLimit metadata, without a socket."""
 
 from dataclasses import replace
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import pytest
-from google.protobuf import any_pb2
+from google.protobuf import any_pb2, descriptor_pb2, descriptor_pool
 from google.rpc import error_details_pb2 as details
 from google.rpc import status_pb2
 from hypothesis import given
 from hypothesis import strategies as st
 
+from deploy.settings import table
 from servicekit.errors import (
     BY_STATUS,
     FieldViolation,
@@ -21,11 +22,12 @@ from servicekit.errors import (
 )
 from servicekit.principal import Principal
 from servicekit.rpc import create_server, from_status, to_status
+from servicekit.rpc.callers import callers_of
 from servicekit.rpc.client import target
 from servicekit.rpc.limits import error_metadata, rate_limit_metadata
 from servicekit.rpc.policy import PolicyMissingError, enforce, policies
 from signgate.common.v1 import policy_pb2 as pb
-from signgate.keys.v1 import keys_pb2_grpc
+from signgate.keys.v1 import keys_pb2_grpc, validation_pb2_grpc
 
 USER = Principal(UUID(int=1), session_id=UUID(int=9))
 KEY = Principal(UUID(int=1), api_key_id=UUID(int=2), scopes=frozenset({"sign"}))
@@ -157,6 +159,44 @@ def test_every_access_of_the_contract_is_decided() -> None:
 def test_a_method_without_a_policy_stops_the_server_from_starting() -> None:
     with pytest.raises(PolicyMissingError, match="Check"):
         policies("grpc.health.v1.Health")
+
+
+@pytest.mark.parametrize(
+    ("policy", "served"),
+    [
+        (pb.Policy(access=pb.ACCESS_INTERNAL), False),
+        (pb.Policy(access=pb.ACCESS_INTERNAL, callers=[pb.SERVICE_UNSPECIFIED]), False),
+        (pb.Policy(access=pb.ACCESS_PUBLIC, callers=[pb.SERVICE_AUTH]), False),
+        (pb.Policy(access=pb.ACCESS_INTERNAL, callers=[pb.SERVICE_AUTH]), True),
+    ],
+)
+def test_an_internal_method_and_no_other_names_its_callers(policy: pb.Policy, *, served: bool) -> None:
+    name = f"P{uuid4().hex}"
+    file = descriptor_pb2.FileDescriptorProto(name=f"{name}.proto", package="test")
+    file.dependency.append("google/protobuf/descriptor.proto")
+    method = file.service.add(name=name).method.add(
+        name="Do",
+        input_type=".google.protobuf.FileDescriptorSet",
+        output_type=".google.protobuf.FileDescriptorSet",
+    )
+    method.options.Extensions[pb.policy].CopyFrom(policy)
+    descriptor_pool.Default().AddSerializedFile(file.SerializeToString())
+    if served:
+        assert callers_of(policies(f"test.{name}")["Do"]) == {"auth"}
+    else:
+        with pytest.raises(PolicyMissingError, match="callers"):
+            policies(f"test.{name}")
+
+
+def test_every_service_of_the_table_has_a_name_in_the_contract() -> None:
+    named = callers_of(pb.Policy(callers=pb.Service.values()))
+    assert named == set(table().services)
+
+
+async def test_a_server_that_can_not_tell_services_apart_serves_no_internal_method() -> None:
+    servicer = _complete(validation_pb2_grpc.KeyValidationServiceServicer)
+    with pytest.raises(ValueError, match="internal"):
+        create_server().add(servicer, validation_pb2_grpc.add_KeyValidationServiceServicer_to_server)
 
 
 async def test_a_server_without_authenticator_can_not_serve_guarded_methods() -> None:

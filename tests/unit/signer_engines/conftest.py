@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Sequence
 import httpx
 import pytest
 
+from servicekit.edge import Edge
 from servicekit.errors import SigngateError
 from services.signer.http import create_app
 from services.signer.jobs import Caller, Limit
@@ -43,9 +44,7 @@ def inspector() -> FakeInspector:
 @pytest.fixture
 async def face(world: World, inspector: FakeInspector) -> AsyncIterator[httpx.AsyncClient]:
     """An HTTP client of the face."""
-    limits = LimitReader(
-        world.keys, world.sessions, inspector, waiting=lambda: world.singles.waiting, shed_at=64
-    )
-    transport = httpx.ASGITransport(create_app(world.service, limits, world.clock))
+    limits = LimitReader(world.door, inspector, waiting=lambda: world.singles.waiting, shed_at=64)
+    transport = httpx.ASGITransport(create_app(world.service, limits, world.clock, Edge()))
     async with httpx.AsyncClient(transport=transport, base_url="http://face.test") as client:
         yield client

@@ -38,9 +38,11 @@ def told(tmp_path: Path) -> dict[str, Any]:
         "quota_addr": "127.0.0.1:1",
         "jwks_url": "http://127.0.0.1:1/jwks",
         "jwt_issuer": "http://issuer.test",
+        **dict.fromkeys(("service_key", "service_keys", "edge_secret"), keys),
         "signing_keys_file": keys,
         "websdk_script": tmp_path / "script.js",
         "websdk_script_sha256": "0" * 64,
+        "websdk_browser_url": "ws://browser:7401",
     }
 
 
@@ -54,6 +56,8 @@ def told(tmp_path: Path) -> dict[str, Any]:
         ("websdk", {"websdk_preset": "other"}, "no preset of that name"),
         ("websdk", {"websdk_profile": "toaster"}, "no profile of that name"),
         ("websdk", {"websdk_function": "alert(1)"}, "path of names"),
+        ("websdk", {"websdk_browser_url": "http://browser:7401"}, "must read ws://host:port"),
+        ("websdk", {"websdk_browser_url": "ws://me:secret@browser:7401"}, "must read ws://host:port"),
         ("upstream", {}, "there must be an upstream"),
         ("upstream", {"upstreams": ({"name": "a", "url": "https://a.test"},)}, "none of the allowed hosts"),
         ("upstream", {"upstream_keys": "{"}, "upstream_keys is no JSON"),
@@ -77,6 +81,51 @@ async def test_what_is_wrong_is_in_the_log_and_the_others_serve_on(
     assert isinstance((await engines[name].sign([REQUEST]))[0], EngineUnavailable)
     assert isinstance((await engines["native"].sign([REQUEST]))[0], Signed)
     await stop_engines(engines)
+
+
+@pytest.mark.parametrize(
+    ("user", "changes", "cause"),
+    [
+        (1000, {"websdk_sandbox": False}, "websdk_sandbox is false"),
+        (0, {}, "root can't use Chromium's sandbox"),
+        (0, {"websdk_sandbox": True}, "root can't use Chromium's sandbox"),
+    ],
+)
+async def test_no_browser_without_a_sandbox_beside_the_signing_keys(
+    told: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    user: int,
+    changes: dict[str, Any],
+    cause: str,
+) -> None:
+    """A script that breaks out of its page would read them, and Redis' password."""
+    monkeypatch.setattr("os.geteuid", lambda: user)
+    alone = told | {"websdk_browser_url": "", "engines": ("websdk", "native")} | changes
+    engines = make_engines(SignerSettings(**alone), CLOCK)
+    await start_engines(engines)
+    assert not engines["websdk"].describe().ready
+    logged = capsys.readouterr().out
+    assert cause in logged
+    assert "websdk_browser_url" in logged, "the way out"
+    await stop_engines(engines)
+
+
+@pytest.mark.parametrize(
+    ("user", "changes", "sandbox"),
+    [
+        (1000, {}, True),
+        (0, {"websdk_unsafe_no_sandbox": True}, False),
+        (1000, {"websdk_unsafe_no_sandbox": True, "websdk_sandbox": False}, False),
+        (0, {"websdk_browser_url": "ws://browser:7401", "websdk_sandbox": False}, True),
+    ],
+)
+def test_a_browser_is_sandboxed_unless_the_risk_is_accepted_by_name(
+    told: dict[str, Any], monkeypatch: pytest.MonkeyPatch, user: int, changes: dict[str, Any], sandbox: object
+) -> None:
+    monkeypatch.setattr("os.geteuid", lambda: user)
+    settings = SignerSettings(**told | {"websdk_browser_url": ""} | changes)
+    assert settings.websdk().sandbox is sandbox
 
 
 def test_an_engine_that_does_not_exist_is_a_mistake_to_stop_at(told: dict[str, Any]) -> None:

@@ -22,7 +22,7 @@ from servicekit.errors import (
     Unavailable,
 )
 from services.signer.errors import EngineFailure, EngineUnavailable
-from services.signer.http.questions import MAX_BODY
+from services.signer.http.app import POSTED
 from services.signer.http.refusals import MIN_MESSAGE, refusal
 from services.signer.jobs import Limit
 from tests.unit.signer_engines.conftest import FakeInspector
@@ -219,9 +219,28 @@ class TestMalformed:
         assert world.quota.lists == []
         assert [event.success for event in world.events.all] == [False]
 
+    @pytest.mark.parametrize(
+        ("method", "path"),
+        [
+            ("POST", "/webcast/sign_url"),
+            ("POST", "/tiktok/sign_url"),
+            ("GET", "/webcast/sign_url"),
+            ("GET", "/webcast/rate_limits"),
+            ("GET", "/accounts/me/rate_limits"),
+            ("GET", "/webcast/openapi.json"),
+        ],
+    )
+    @pytest.mark.parametrize("query", ["x=" + "%41" * 5000, "&".join(["x=1"] * 40)])
+    async def test_a_query_is_held_to_its_limits_first(
+        self, face: httpx.AsyncClient, method: str, path: str, query: str
+    ) -> None:
+        answer = await face.request(method, f"{path}?{query}")
+        assert answer.status_code == 400
+        assert crashes_no_client(answer)["reason"] == "VALIDATION_FAILED"
+
     async def test_a_body_beyond_the_bound(self, face: httpx.AsyncClient, world: World) -> None:
         answer = await face.post(
-            "/webcast/sign_url", content=b" " * (MAX_BODY + 1), headers={"x-api-key": world.key()[0]}
+            "/webcast/sign_url", content=b" " * (POSTED.body + 1), headers={"x-api-key": world.key()[0]}
         )
         assert answer.status_code == 413
         assert crashes_no_client(answer)["reason"] == "BODY_TOO_LARGE"

@@ -87,11 +87,13 @@ async def test_one_members_failure_does_not_touch_its_neighbours(world: World) -
     """A bad key, a bad URL, a used-up quota, a broken engine and a good request in one list."""
     good, _ = world.key()
     poor, poor_caller = world.key()
+    gone, _ = world.key()
+    del world.keys.known[gone]
     world.quota.left[poor_caller.user_id] = 0
     world.broken.fails["bad"] = EngineFailure()
     asked: list[tuple[str, Wish | str]] = [
         (good, "@first"),
-        (unknown_key(), "@someone"),
+        (gone, "@someone"),
         (good, "https://evil.example/"),
         (poor, "@someone"),
         (good, Wish("@bad", engine="broken")),
@@ -462,15 +464,15 @@ async def test_a_caller_gone_while_publishing_is_charged_and_recorded(world: Wor
 
 
 async def test_a_full_queue_refuses_at_once_with_retry(world: World) -> None:
-    secret, _ = world.key()
+    keys = [world.key()[0] for _ in range(97)]  # of as many accounts
     world.keys.gate = asyncio.Event()
     # One list in flight, then as many as may wait.
-    calls = [asyncio.ensure_future(world.sign(secret)) for _ in range(64)]
+    calls = [asyncio.ensure_future(world.sign(secret)) for secret in keys[:64]]
     await asyncio.sleep(0.01)
-    calls += [asyncio.ensure_future(world.sign(secret)) for _ in range(32)]
+    calls += [asyncio.ensure_future(world.sign(secret)) for secret in keys[64:96]]
     await asyncio.sleep(0.01)
     with pytest.raises(Unavailable) as caught:
-        await world.sign(secret)
+        await world.sign(keys[96])
     assert caught.value.reason == "OVERLOADED"
     assert caught.value.retry_after is not None
     world.keys.gate.set()

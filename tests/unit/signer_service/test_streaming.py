@@ -9,6 +9,7 @@ from typing import Any, cast
 import grpc
 import pytest
 
+from servicekit.rpc.bounds import MessageMalformed
 from services.signer import messages
 from services.signer.jobs import Job
 from services.signer.streaming import LIST, SignStream
@@ -29,6 +30,8 @@ class Client:
     def invocation_metadata(self) -> object:
         return self._metadata
 
+    async def send_initial_metadata(self, metadata: object) -> None: ...
+
     async def read(self) -> object:
         await asyncio.sleep(0)
         return self._left.pop(0) if self._left else grpc.aio.EOF
@@ -45,11 +48,11 @@ class Held:
         self.sizes: list[int] = []
         self.go: list[asyncio.Event] = []
 
-    async def sign_many(self, jobs: Sequence[Job]) -> Sequence[Job | Exception]:
+    async def sign_many(self, jobs: Sequence[Job], owner: str) -> Sequence[Job | Exception]:
         self.sizes.append(len(jobs))
         self.go.append(asyncio.Event())
         await self.go[-1].wait()
-        return await self._sign_many(jobs)
+        return await self._sign_many(jobs, owner)
 
 
 @pytest.fixture
@@ -68,7 +71,7 @@ async def test_the_next_list_waits_in_the_line_and_the_one_after_it_does_not(
     world: World, held: Held
 ) -> None:
     client = Client(world.key()[0], 4 * LIST)
-    stream = SignStream(world.service, messages.Writer(), cast("Any", client), None)
+    stream = SignStream(world.service, world.open_streams, messages.Writer(), cast("Any", client), None)
     running = asyncio.create_task(stream.run())
     await turns()
     assert len(held.sizes) == 2
@@ -86,7 +89,7 @@ async def test_the_next_list_waits_in_the_line_and_the_one_after_it_does_not(
 
 async def test_answers_leave_in_order_whichever_list_is_done_first(world: World, held: Held) -> None:
     client = Client(world.key()[0], 2 * LIST)
-    stream = SignStream(world.service, messages.Writer(), cast("Any", client), None)
+    stream = SignStream(world.service, world.open_streams, messages.Writer(), cast("Any", client), None)
     running = asyncio.create_task(stream.run())
     await turns()
     held.go[1].set()
@@ -97,3 +100,23 @@ async def test_answers_leave_in_order_whichever_list_is_done_first(world: World,
             event.set()
         await turns()
     assert client.tags == list(range(2 * LIST))
+
+
+class Malformed(Client):
+    """Sends some requests, then what the reader refuses."""
+
+    async def read(self) -> object:
+        if not self._left:
+            raise MessageMalformed
+        return await super().read()
+
+
+async def test_a_message_that_is_refused_as_it_is_read_ends_the_stream_after_what_came_before(
+    world: World,
+) -> None:
+    client = Malformed(world.key()[0], 3)
+    with pytest.raises(MessageMalformed):
+        await SignStream(
+            world.service, world.open_streams, messages.Writer(), cast("Any", client), None
+        ).run()
+    assert client.tags == [0, 1, 2]

@@ -15,6 +15,7 @@ from servicekit.errors import SigngateError, Unauthenticated, Unavailable
 from servicekit.keyset import KeySet, generate
 from servicekit.testing.tokens import TokenMint
 from services.signer.domain import EngineStatus, Signed, SignRequest
+from services.signer.door import Door
 from services.signer.engines.native import NativeEngine
 from services.signer.engines.signing_keys import SigningKeys
 from services.signer.jobs import (
@@ -22,6 +23,7 @@ from services.signer.jobs import (
     Caller,
     Charge,
     Decision,
+    Identity,
     Job,
     Limit,
     Part,
@@ -32,7 +34,8 @@ from services.signer.jobs import (
 from services.signer.line import Line
 from services.signer.publisher import write_event
 from services.signer.registry import Engines
-from services.signer.service import Identity, SignerService
+from services.signer.service import SignerService
+from services.signer.streams import StreamLimits, Streams
 from signgate.usage.v1.event_pb2 import UsageEvent
 
 DAY = 20_500
@@ -213,8 +216,11 @@ class World:
         self.batches: Batcher[Job, Job] = Batcher(
             self.line.run, name="test_batch", max_batch=8, max_waiting=max_waiting
         )
+        self.door = Door(self.keys, self.sessions, waiting=max_waiting)
+        self.open_streams = Streams(self.door, self.keys, self.sessions, StreamLimits(), self.clock)
         self.service = SignerService(
             tokens=self.mint.verifier(),
+            door=self.door,
             singles=self.singles,
             streams=self.streams,
             batches=self.batches,
@@ -229,11 +235,17 @@ class World:
         await self.native.canary()
 
     async def stop(self) -> None:
-        for batcher in (self.singles, self.streams, self.batches):
+        for batcher in (self.door, self.singles, self.streams, self.batches):
             await batcher.close()
 
     def key(self, **changes: Any) -> tuple[str, Caller]:
-        """A new key of a new user, known to the keys service."""
+        """A new key of a new user, known to the keys service; the signer has seen it hold before."""
+        secret, caller = self.fresh_key(**changes)
+        self.door._owners[hash(secret)] = caller.user_id
+        return secret, caller
+
+    def fresh_key(self, **changes: Any) -> tuple[str, Caller]:
+        """As `key`, but the signer has never seen it."""
         secret = unknown_key()
         caller = Caller(str(uuid4()), str(uuid4()), API_KEY, SIGN)._replace(**changes)
         self.keys.known[secret] = caller
