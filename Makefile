@@ -10,6 +10,7 @@ STAMP := .build/setup.stamp
 STACK := $(PY) -m deploy.local
 PACKAGES := .build/console-packages.stamp
 CONSOLE := .build/console.stamp
+PLUGINS := .build/plugins.stamp
 FUZZ := .build/fuzz/environment/complete
 # Node is a wheel in the environment; nobody needs one of their own.
 WITH_NODE := PATH="$(CURDIR)/$(BIN):$$PATH"
@@ -28,8 +29,8 @@ export NODE_EXTRA_CA_CERTS ?= $(wildcard /etc/ssl/certs/ca-certificates.crt)
 export SIGNGATE_RUN_DIR ?= .run
 export SIGNGATE_PORT_SHIFT ?= 0
 
-.PHONY: help setup up down status logs reconcile check demo test fuzz chaos bench loadtools fmt gen clean browser engine console
-.PHONY: check-style check-types check-imports check-protos check-sql check-gen check-edge check-unit check-console
+.PHONY: help setup up down status logs reconcile check demo test fuzz chaos attack bench loadtools fmt gen clean browser engine console sbom release
+.PHONY: check-sbom check-style check-types check-imports check-protos check-sql check-gen check-edge check-unit check-console
 
 help: ## Say what each target does
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  \033[1mmake %-9s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -56,7 +57,7 @@ reconcile: $(STAMP) ## Hold acknowledged signatures, rows, counts and counters a
 	@$(STACK) exec logger services.logger.reconcile $(if $(DAY),--day $(DAY))
 
 check: $(STAMP) ## Lint, types, import rules, protos, SQL, generated code, unit tests
-	@$(MAKE) -j2 -k --output-sync=target check-types check-unit check-style check-imports check-protos check-sql check-gen check-edge check-console
+	@$(MAKE) -j2 -k --output-sync=target check-types check-unit check-style check-imports check-protos check-sql check-gen check-edge check-console check-sbom
 	@echo "check: all good"
 
 check-style: $(STAMP)
@@ -74,20 +75,32 @@ check-protos: $(STAMP)
 	@echo "· buf" && $(BIN)/buf lint && $(BIN)/buf format --diff --exit-code protos
 
 check-sql: $(STAMP)
-	@echo "· squawk" && $(BIN)/squawk --no-error-on-unmatched-pattern 'db/migrations/*.sql' 2>.build/squawk.txt \
+	@echo "· squawk" && $(BIN)/squawk --no-error-on-unmatched-pattern 'db/migrations/*.sql' 'db/contract/*.sql' 2>.build/squawk.txt \
 	  || { cat .build/squawk.txt; exit 1; }
 
-check-gen: $(STAMP) $(CONSOLE)
+check-gen: $(STAMP) $(CONSOLE) $(PLUGINS)
+	@for name in inflight message; do cmp .build/$$name.wasm deploy/envoy/plugins/$$name.wasm \
+	  || { echo "deploy/envoy/plugins/$$name.wasm is not what $$name.ts gives: run \`make gen\`" >&2; exit 1; }; done
 	@echo "· generated code" && $(PY) -m tools.generate --check && $(PY) -m tools.metrics --check && $(PY) -m deploy.rendered --check
 
 check-edge: $(STAMP)
 	@echo "· envoy" && $(PY) -m deploy.envoy --check
+
+check-sbom: $(STAMP)
+	@echo "· bill of materials" && $(PY) -m tools.sbom >.build/sbom.txt || { cat .build/sbom.txt; exit 1; }
+	@$(PY) -m deploy.images
 
 check-unit: $(STAMP) $(CONSOLE)
 	@echo "· unit tests" && $(BIN)/pytest -q tests/unit
 
 check-console: $(STAMP) $(CONSOLE)
 	@echo "· console" && cd console && $(WITH_NODE) node_modules/.bin/tsc && $(WITH_NODE) node --test --test-reporter=dot 'tests/*.test.mjs'
+
+sbom: $(STAMP) ## Write what Signgate is made of, as CycloneDX, to .build/sbom
+	@$(PY) -m tools.sbom
+
+release: check ## Everything that a release needs: all checks, bills of materials, images pinned by digest
+	@$(PY) -m deploy.images --pinned
 
 demo: up ## Watch a real user sign up, get a key and have room URLs signed
 	@$(PY) -m deploy.local.demo
@@ -102,6 +115,9 @@ fuzz: $(FUZZ) ## Fuzz parsers and bodies by coverage (T=20: seconds for each tar
 chaos: $(STAMP) ## Kill, pause and cut everything under load, then prove that nothing was lost (SEED=7, MINUTES=60)
 	@$(PY) -m tests.chaos $(if $(SEED),--seed $(SEED)) $(if $(MINUTES),--minutes $(MINUTES)) \
 	  $(if $(BROKEN),--broken $(BROKEN)) $(if $(SHORT),--short)
+
+attack: $(STAMP) ## Attack the stack as strangers would, beside users (ONLY=S2, MINUTES=60)
+	@$(PY) -m tests.attack $(if $(MINUTES),--minutes $(MINUTES)) $(if $(ONLY),--only "$(ONLY)") $(if $(QUICK),--quick)
 
 bench: $(STAMP) loadtools ## Measure everything against its baselines (SHORT=1: 3 minutes; ONLY=quota: a part)
 	@$(PY) -m bench $(ONLY) $(if $(SHORT),--short)
@@ -148,7 +164,13 @@ $(CONSOLE): $(PACKAGES) gen/signgate.binpb console/buf.gen.yaml console/build.mj
 	@echo "Building the console" && cd console && $(WITH_NODE) buf generate && $(WITH_NODE) node build.mjs
 	@touch $@
 
-gen: $(STAMP) $(CONSOLE) ## Generate gen/, docs/metrics.md, and what containers read from deploy/settings.toml
+# The edge's plug-ins, for WebAssembly.
+$(PLUGINS): $(addprefix deploy/envoy/plugins/,inflight.ts message.ts package.json package-lock.json) | $(STAMP)
+	@cd deploy/envoy/plugins && $(WITH_NODE) npm ci --silent && OUT="$(CURDIR)/.build" $(WITH_NODE) npm run --silent build
+	@touch $@
+
+gen: $(STAMP) $(CONSOLE) $(PLUGINS) ## Generate gen/, docs/metrics.md, and what containers read from deploy/settings.toml
+	@cp .build/inflight.wasm .build/message.wasm deploy/envoy/plugins/
 	@$(PY) -m tools.generate
 	@$(PY) -m tools.metrics
 	@$(PY) -m deploy.rendered
@@ -156,4 +178,4 @@ gen: $(STAMP) $(CONSOLE) ## Generate gen/, docs/metrics.md, and what containers 
 clean: ## Stop the stack; remove its data, the environment and all caches
 	@[ ! -x $(PY) ] || $(STACK) destroy
 	@rm -rf $(VENV) .build .ruff_cache .mypy_cache .pytest_cache .hypothesis
-	@rm -rf console/node_modules console/dist console/src/gen
+	@rm -rf deploy/envoy/plugins/node_modules console/node_modules console/dist console/src/gen
