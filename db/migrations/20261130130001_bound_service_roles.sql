@@ -1,5 +1,5 @@
 -- migrate:up
--- Roles belong to the server: this runs as whoever migrates, not as signgate_owner. A session may ask for
+-- Roles belong to the server: this runs as the migrating role, not as signgate_owner. A session may ask for
 -- less by its own settings, and for more where it says so in the code (reconciliation).
 SET LOCAL lock_timeout = '5s';
 SET LOCAL statement_timeout = '60s';

@@ -281,7 +281,7 @@ FOR_ALL = {
 async def test_claims_open_no_table_to_a_service_but_its_own(
     tables: list[Table], connect: Connect, alice: User, role: str, claims: str
 ) -> None:
-    """Whoever has taken a service can claim to be anyone. They see what that service works with, at most."""
+    """A compromised service can claim to be anyone. It sees what that service works with, at most."""
     connection = await connect(role)
     said = {
         "none": {},
