@@ -116,7 +116,7 @@ chaos: $(STAMP) ## Kill, pause and cut everything under load, then prove that no
 	@$(PY) -m tests.chaos $(if $(SEED),--seed $(SEED)) $(if $(MINUTES),--minutes $(MINUTES)) \
 	  $(if $(BROKEN),--broken $(BROKEN)) $(if $(SHORT),--short)
 
-attack: $(STAMP) ## Attack the stack as strangers would, beside users (ONLY=S2, MINUTES=60)
+attack: $(STAMP) $(CONSOLE) ## Attack the stack as strangers would, beside users (ONLY=S2, MINUTES=60)
 	@$(PY) -m tests.attack $(if $(MINUTES),--minutes $(MINUTES)) $(if $(ONLY),--only "$(ONLY)") $(if $(QUICK),--quick)
 
 bench: $(STAMP) loadtools ## Measure everything against its baselines (SHORT=1: 3 minutes; ONLY=quota: a part)

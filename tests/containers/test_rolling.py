@@ -18,6 +18,12 @@ pytestmark = pytest.mark.timeout(900)
 FACES = {"Sign", "/v1/quota", "/v1/usage", "/webcast/rate_limits", "/v1/keys", "/auth/v1/user"}
 
 
+def refused_by_edge(stack: Stack) -> str:
+    """What the edge logged of requests that it could not forward."""
+    told = stack.compose("logs", "--no-log-prefix", "envoy").splitlines()
+    return "\n".join(line for line in told if '"flags":"' in line and '"flags":"-"' not in line)
+
+
 async def test_no_request_fails_while_every_service_is_replaced(stack: Stack) -> None:
     email, password = f"roll-{uuid.uuid4().hex[:8]}@chaos.test", uuid.uuid4().hex
     user = await asyncio.to_thread(stack.sign_up, User(email.partition("@")[0]), password)
@@ -32,7 +38,7 @@ async def test_no_request_fails_while_every_service_is_replaced(stack: Stack) ->
     finally:
         traffic.stop()
         await running
-    assert traffic.failed == []
+    assert traffic.failed == [], refused_by_edge(stack)
     assert traffic.answered.keys() == FACES
     assert min(traffic.answered.values()) > 100
     for service in SERVICES:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import ssl
+import time
 
 import asyncpg
 import grpc
+import httpx
 import pytest
 import redis
 
@@ -47,6 +50,21 @@ def test_a_service_answers_by_tls_for_its_own_name_alone(stack: Stack, service: 
     ):
         with pytest.raises(grpc.RpcError):
             health(channel)
+
+
+def test_the_edge_finds_every_service_ready(stack: Stack) -> None:
+    """Else it would send calls to services that start or stop, and count on luck."""
+    (edge,) = stack.containers("envoy")
+    faces = {*SERVICES, "auth_http", "signer_http", "signer_streams", "logger_streams"}
+    gauge = re.compile(r'envoy_cluster_membership_(healthy|total)\{envoy_cluster_name="(\w+)"\} (\d+)')
+    for _ in range(60):
+        told = httpx.get(f"http://{stack.address(edge)}:9902/metrics", timeout=10).text
+        found = {(cluster, kind): int(count) for kind, cluster, count in gauge.findall(told)}
+        ready = {face for face in faces if found[face, "healthy"] == found[face, "total"] > 0}
+        if ready == faces:
+            break
+        time.sleep(0.5)
+    assert ready == faces
 
 
 async def test_postgresql_takes_no_password_in_plain_text(stack: Stack) -> None:

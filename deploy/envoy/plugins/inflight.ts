@@ -1,7 +1,9 @@
 // A proxy-wasm plug-in of the edge: bounds what one client address holds at the same time.
 //
 // As an HTTP filter it counts requests in flight and answers 429 beyond the limit; as a network filter it
-// counts connections and closes those beyond the limit. Its configuration is the limit, as decimal digits.
+// counts connections and closes those beyond the limit. Its configuration is the limit, as decimal digits; an
+// HTTP filter's may go on with a path prefix and how many of those requests an address may have in flight
+// ("1024 /console/ 32"): for answers that Envoy copies whole, so that each counts for several.
 // An address is a whole IPv4 address or the first 64 bits of an IPv6 address, which one customer gets.
 // Each worker thread of Envoy has its own instance and counts by itself, without a lock.
 //
@@ -28,6 +30,7 @@ const PLUGIN_CONFIGURATION: u32 = 7;
 const DOWNSTREAM: u32 = 2;
 const RESOURCE_EXHAUSTED: u32 = 8;
 const SOURCE_ADDRESS = String.UTF8.encode("source\0address");
+const PATH = String.UTF8.encode("request\0path");
 const DETAILS = String.UTF8.encode("too_many_in_flight");
 const NO_HEADERS = new ArrayBuffer(4); // their number
 const RESULT = new StaticArray<usize>(2); // where the host writes an address and a length
@@ -39,21 +42,37 @@ function at(buffer: ArrayBuffer): usize {
 // --- What is counted -------------------------------------------------------------------------------------
 
 let limit: u32 = 0;
+let heavy: u32 = 1; // what a request below the prefix counts for
+let prefix = new ArrayBuffer(0);
 const held = new Map<u64, u32>(); // address to how many
 const holders = new Map<u32, u64>(); // context to its address
+const heavies = new Set<u32>(); // contexts that count for `heavy`
 
-/** Counts one more for the caller's address. False: it holds as many as it may, and nothing is counted. */
-function take(context: u32): bool {
+/** Counts so many more for the caller's address. False: that is more than it may hold, and none is counted. */
+function take(context: u32, weight: u32): bool {
   const address = caller();
   const count = held.has(address) ? held.get(address) : 0;
-  if (count >= limit) return false;
-  held.set(address, count + 1);
+  if (count + weight > limit) return false;
+  held.set(address, count + weight);
   holders.set(context, address);
+  if (weight > 1) heavies.add(context);
   return true;
 }
 
+/** What a request counts for, by its path. */
+function weight(): u32 {
+  if (!prefix.byteLength) return 1;
+  const value = changetype<usize>(RESULT);
+  if (getProperty(at(PATH), PATH.byteLength, value, value + sizeof<usize>()) != OK) return 1;
+  const start = RESULT[0];
+  const long = RESULT[1] >= <usize>prefix.byteLength;
+  const found = long && !memory.compare(start, at(prefix), prefix.byteLength);
+  heap.free(start);
+  return found ? heavy : 1;
+}
+
 export function proxy_on_request_headers(context: u32, count: u32, end: u32): u32 {
-  if (take(context)) return CONTINUE;
+  if (take(context, weight())) return CONTINUE;
   // The body is the edge's own: see REPLIES in render.py.
   sendLocalResponse(
     429, at(DETAILS), DETAILS.byteLength, 0, 0, at(NO_HEADERS), NO_HEADERS.byteLength, RESOURCE_EXHAUSTED,
@@ -62,7 +81,7 @@ export function proxy_on_request_headers(context: u32, count: u32, end: u32): u3
 }
 
 export function proxy_on_new_connection(context: u32): u32 {
-  if (take(context)) return CONTINUE;
+  if (take(context, 1)) return CONTINUE;
   closeStream(DOWNSTREAM);
   return STOP;
 }
@@ -72,7 +91,8 @@ export function proxy_on_delete(context: u32): void {
   const address = holders.get(context);
   holders.delete(context);
   const count = held.get(address);
-  if (count > 1) held.set(address, count - 1);
+  const weight = heavies.delete(context) ? heavy : 1;
+  if (count > weight) held.set(address, count - weight);
   else held.delete(address);
 }
 
@@ -157,11 +177,18 @@ export function proxy_on_vm_start(context: u32, size: u32): bool {
   return true;
 }
 
-/** False, which stops Envoy's start: the limit is not a number above 0. */
+/** False, which stops Envoy's start: the configuration is not what the top of this file says. */
 export function proxy_on_configure(context: u32, size: u32): bool {
   const value = changetype<usize>(RESULT);
   if (getBufferBytes(PLUGIN_CONFIGURATION, 0, size, value, value + sizeof<usize>()) != OK) return false;
-  limit = <u32>U64.parseInt(String.UTF8.decodeUnsafe(RESULT[0], RESULT[1]));
+  const words = String.UTF8.decodeUnsafe(RESULT[0], RESULT[1]).split(" ");
   heap.free(RESULT[0]);
-  return limit > 0;
+  limit = <u32>U64.parseInt(words[0]);
+  if (words.length == 1) return limit > 0;
+  if (words.length != 3) return false;
+  const most = <u32>U64.parseInt(words[2]);
+  if (!most || most > limit) return false;
+  prefix = String.UTF8.encode(words[1]);
+  heavy = limit / most;
+  return true;
 }
