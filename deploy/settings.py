@@ -91,6 +91,7 @@ class EdgeLimits:
     connections_per_address: int
     requests_per_address: int
     files_per_address: int
+    accounts_per_address: int
     streams_per_connection: int
     streams_opened_at_once: int
     streams_opened_per_second: int

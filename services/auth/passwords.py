@@ -7,43 +7,29 @@ published breaches): it works offline and is updated with the package.
 from __future__ import annotations
 
 import ast
-import asyncio
 import importlib.util
 import random
 import re
 import secrets
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
 from time import perf_counter
-from typing import Final, TypeVar
+from typing import Final
 
 from argon2 import PasswordHasher
 from argon2.exceptions import Argon2Error, InvalidHashError
 
-from servicekit.addresses import bucket
-from servicekit.slots import Shares
-from services.auth.errors import Overloaded, WeakPassword
-from services.auth.metrics import HASHES_REFUSED, HASHES_WAITING
+from services.auth.errors import WeakPassword
+from services.auth.hashing import HashLine
 
-T = TypeVar("T")
 MAX_BYTES: Final = 1024
-_lately: Final = 8
-"""Of how many hashes the mean cost is, about."""
 
 
 class Passwords:
-    """Hashes and verifies, at most `threads` at once; the others wait in order, or are `Overloaded`.
+    """Hashes and verifies, by the rules and the bounds of `HashLine`.
 
-    Every hash costs the same memory and time, for any caller, so these bounds keep a flood of sign-ins from
-    taking all memory and all cores. At most `queue` calls wait; a call is refused if its estimated wait, from
-    the recent cost of hashes, exceeds `max_wait` seconds. The client addresses share the places: each holds
-    at most as many as are still free, so one address cannot keep the others out. A caller that disconnects
-    leaves the queue, and its password is not hashed.
-
-    `address` is the client's, "" if unknown: such calls did not come through the edge, and have no share.
-    Tests pass `timer` and `jitter` (0 to 1).
+    `address` is the client's, "" if it did not come through the edge.
     """
 
     def __init__(
@@ -57,25 +43,16 @@ class Passwords:
         jitter: Callable[[], float] = random.random,
     ) -> None:
         self._hasher = hasher
-        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="argon2")
-        self._threads = threads
-        self._turn = asyncio.Semaphore(threads)
-        self._places = threads + queue
-        self._held = 0
-        self._shares = Shares(self._places)
-        self._max_wait = max_wait
-        self._timer = timer
-        self._jitter = jitter
+        self.line = HashLine(threads=threads, queue=queue, max_wait=max_wait, timer=timer, jitter=jitter)
         # Of a password that nobody knows, under the parameters of now: verifying against it takes
         # as long as against a real one.
         began = timer()
         self._dummy = hasher.hash(secrets.token_urlsafe(16))
-        self._cost = timer() - began
-        HASHES_WAITING.set_function(lambda: max(0, self._held - threads))
+        self.line.cost = timer() - began
 
     async def hash(self, password: str, address: str = "") -> str:
         """The hash in PHC form. Raises `Overloaded`."""
-        return await self._run(lambda: self._hasher.hash(password), address)
+        return await self.line.run(lambda: self._hasher.hash(password), address)
 
     async def matches(self, stored: str | None, password: str, address: str = "") -> bool:
         """Whether it is the password. Takes equally long with no stored hash, and is then False."""
@@ -88,7 +65,9 @@ class Passwords:
             return stored is not None
 
         # What no account can have need not be hashed, but an answer must take its time all the same.
-        return await self._run(verify, address) and len(password.encode()) <= MAX_BYTES
+        right = await self.line.run(verify, address) and len(password.encode()) <= MAX_BYTES
+        self.line.was_right(address, right=right)
+        return right
 
     def outdated(self, stored: str) -> bool:
         """True when the hash was made with other parameters than those of now."""
@@ -96,47 +75,7 @@ class Passwords:
 
     def close(self) -> None:
         """Give the threads back."""
-        self._pool.shutdown(wait=True, cancel_futures=True)
-
-    async def _run(self, work: Callable[[], T], address: str) -> T:
-        owner = bucket(address)
-        self._admit(owner)
-        self._held += 1
-        if owner:
-            self._shares.take(owner)
-        try:
-            # In order of arrival; one that is cancelled while it waits leaves without its hash.
-            await self._turn.acquire()
-            return await self._hashed(work)
-        finally:
-            self._held -= 1
-            if owner:
-                self._shares.give_back(owner)
-
-    def _admit(self, owner: str) -> None:
-        wait = max(0, self._held - self._threads + 1) * self._cost / self._threads
-        full = self._held >= self._places or wait > self._max_wait
-        if full or (owner and not self._shares.has_room(owner)):
-            HASHES_REFUSED.labels("full" if full else "share").inc()
-            raise Overloaded(retry_after=max(1.0, wait) * (1 + self._jitter()))
-
-    async def _hashed(self, work: Callable[[], T]) -> T:
-        """The result of work in a thread. The turn ends with the thread, also when the caller is gone."""
-
-        def timed() -> tuple[T, float]:
-            began = self._timer()
-            return work(), self._timer() - began
-
-        running = asyncio.get_running_loop().run_in_executor(self._pool, timed)
-        running.add_done_callback(self._done)
-        result, cost = await asyncio.shield(running)
-        self._cost += (cost - self._cost) / _lately
-        return result
-
-    def _done(self, running: asyncio.Future[tuple[T, float]]) -> None:
-        self._turn.release()
-        if not running.cancelled():
-            running.exception()  # seen here, where the caller is gone
+        self.line.close()
 
 
 class Breached:

@@ -1,8 +1,10 @@
 """`python -m tests.attack.attacker NAME [twin]`: one attack, in a process of its own.
 
-It runs at a lower priority: a real attacker's work is done on another machine. Writes "ready" once everything
-is loaded; then reads one line of JSON, which says for how many `seconds` and what it knows (`thief`);
-attacks; and writes what it spent as one line of JSON.
+It runs at the lowest priority: a real attacker computes on another machine and takes nothing of this one.
+What it sent is printed, so it shows if an attack did not get to run.
+
+Writes "ready" once everything is loaded; then reads one line of JSON, which says for how many `seconds` and
+what it knows (`thief`); attacks; and writes what it spent as one line of JSON.
 """
 
 from __future__ import annotations
@@ -38,7 +40,7 @@ def main(name: str, part: str = "") -> None:
     sys.stdout.write("ready\n")
     sys.stdout.flush()
     order = json.loads(sys.stdin.readline())
-    os.nice(5)
+    os.nice(19)
     tally = asyncio.run(attack(act, Thief(**order["thief"]), order["seconds"]))
     sys.stdout.write(json.dumps(tally.plain()) + "\n")
     sys.stdout.flush()

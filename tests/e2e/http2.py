@@ -10,6 +10,7 @@ from typing import Self
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 DATA, HEADERS, RST_STREAM, SETTINGS, PING, WINDOW_UPDATE = 0, 1, 3, 4, 6, 8
+INITIAL_WINDOW_SIZE = 4
 END_STREAM, END_HEADERS, ACK = 1, 4, 1
 
 
@@ -22,10 +23,10 @@ class Connection:
     refused: set[int] = field(default_factory=set)
 
     @classmethod
-    def to(cls, address: tuple[str, int], source: str = "127.0.0.1") -> Self:
-        """Connect from an address of this machine."""
+    def to(cls, address: tuple[str, int], source: str = "127.0.0.1", *, window: int = 65535) -> Self:
+        """Connect from an address of this machine; each stream is sent `window` bytes and no more."""
         raw = socket.create_connection(address, timeout=10, source_address=(source, 0))
-        raw.sendall(PREFACE + frame(SETTINGS, 0, 0))
+        raw.sendall(PREFACE + frame(SETTINGS, 0, 0, struct.pack(">HI", INITIAL_WINDOW_SIZE, window)))
         return cls(raw)
 
     def open(

@@ -2,8 +2,8 @@
 //
 // As an HTTP filter it counts requests in flight and answers 429 beyond the limit; as a network filter it
 // counts connections and closes those beyond the limit. Its configuration is the limit, as decimal digits; an
-// HTTP filter's may go on with a path prefix and how many of those requests an address may have in flight
-// ("1024 /console/ 32"): for answers that Envoy copies whole, so that each counts for several.
+// HTTP filter's may go on with path prefixes and how many requests below each an address may have in flight
+// ("1024 /console/ 16 /auth/v1/ 32"). Such a request counts for as many as make the two limits one.
 // An address is a whole IPv4 address or the first 64 bits of an IPv6 address, which one customer gets.
 // Each worker thread of Envoy has its own instance and counts by itself, without a lock.
 //
@@ -42,11 +42,11 @@ function at(buffer: ArrayBuffer): usize {
 // --- What is counted -------------------------------------------------------------------------------------
 
 let limit: u32 = 0;
-let heavy: u32 = 1; // what a request below the prefix counts for
-let prefix = new ArrayBuffer(0);
+const prefixes: ArrayBuffer[] = [];
+const weights: u32[] = []; // what a request below each prefix counts for
 const held = new Map<u64, u32>(); // address to how many
 const holders = new Map<u32, u64>(); // context to its address
-const heavies = new Set<u32>(); // contexts that count for `heavy`
+const heavies = new Map<u32, u32>(); // context to what it counts for, if that is more than 1
 
 /** Counts so many more for the caller's address. False: that is more than it may hold, and none is counted. */
 function take(context: u32, weight: u32): bool {
@@ -55,20 +55,26 @@ function take(context: u32, weight: u32): bool {
   if (count + weight > limit) return false;
   held.set(address, count + weight);
   holders.set(context, address);
-  if (weight > 1) heavies.add(context);
+  if (weight > 1) heavies.set(context, weight);
   return true;
 }
 
 /** What a request counts for, by its path. */
 function weight(): u32 {
-  if (!prefix.byteLength) return 1;
+  if (!prefixes.length) return 1;
   const value = changetype<usize>(RESULT);
   if (getProperty(at(PATH), PATH.byteLength, value, value + sizeof<usize>()) != OK) return 1;
   const start = RESULT[0];
-  const long = RESULT[1] >= <usize>prefix.byteLength;
-  const found = long && !memory.compare(start, at(prefix), prefix.byteLength);
+  const size = RESULT[1];
+  let found: u32 = 1;
+  for (let n = 0; n < prefixes.length; n++) {
+    const prefix = prefixes[n];
+    if (size < <usize>prefix.byteLength || memory.compare(start, at(prefix), prefix.byteLength)) continue;
+    found = weights[n];
+    break;
+  }
   heap.free(start);
-  return found ? heavy : 1;
+  return found;
 }
 
 export function proxy_on_request_headers(context: u32, count: u32, end: u32): u32 {
@@ -91,7 +97,8 @@ export function proxy_on_delete(context: u32): void {
   const address = holders.get(context);
   holders.delete(context);
   const count = held.get(address);
-  const weight = heavies.delete(context) ? heavy : 1;
+  const weight = heavies.has(context) ? heavies.get(context) : 1;
+  heavies.delete(context);
   if (count > weight) held.set(address, count - weight);
   else held.delete(address);
 }
@@ -184,11 +191,12 @@ export function proxy_on_configure(context: u32, size: u32): bool {
   const words = String.UTF8.decodeUnsafe(RESULT[0], RESULT[1]).split(" ");
   heap.free(RESULT[0]);
   limit = <u32>U64.parseInt(words[0]);
-  if (words.length == 1) return limit > 0;
-  if (words.length != 3) return false;
-  const most = <u32>U64.parseInt(words[2]);
-  if (!most || most > limit) return false;
-  prefix = String.UTF8.encode(words[1]);
-  heavy = limit / most;
+  if (!limit || words.length % 2 == 0) return false;
+  for (let n = 1; n < words.length; n += 2) {
+    const most = <u32>U64.parseInt(words[n + 1]);
+    if (!most || most > limit) return false;
+    prefixes.push(String.UTF8.encode(words[n]));
+    weights.push(limit / most);
+  }
   return true;
 }

@@ -9,6 +9,7 @@ from argon2 import PasswordHasher
 from argon2.exceptions import VerifyMismatchError
 
 from services.auth.errors import Overloaded, WeakPassword
+from services.auth.hashing import REMEMBERED
 from services.auth.passwords import Passwords, check_new_password
 
 
@@ -117,7 +118,7 @@ async def test_one_address_leaves_places_for_others(hasher: SlowHasher) -> None:
     hasher.go.set()
     assert await owner is False
     await asyncio.wait(strangers)
-    assert (passwords._held, passwords._shares._held) == (0, {})
+    assert (passwords.line._held, passwords.line._held_first, passwords.line._shares._held) == (0, 0, {})
     passwords.close()
 
 
@@ -156,5 +157,70 @@ async def test_who_went_away_is_not_hashed_and_frees_the_place(hasher: SlowHashe
     hasher.go.set()
     assert await running is False
     assert hasher.verified == ["first", "cancelled while hashed"]
-    assert (hasher.most, passwords._held) == (1, 0)
+    assert (hasher.most, passwords.line._held) == (1, 0)
+    passwords.close()
+
+
+async def test_who_was_right_comes_first_and_has_places_of_their_own(hasher: SlowHasher) -> None:
+    """Strangers from however many addresses fill the line: those who sign in every day still do."""
+    passwords = Passwords(hasher, threads=1, queue=15, max_wait=1000.0)
+    passwords.line.was_right("192.0.2.1", right=True)
+    strangers = [asyncio.create_task(passwords.matches(f"{n}", "x", f"198.51.100.{n}")) for n in range(1, 41)]
+    await asyncio.sleep(0.05)
+    assert sum(task.done() for task in strangers) == 40 - 12
+    owner = asyncio.create_task(passwords.matches("owner", "x", "192.0.2.1"))
+    await asyncio.sleep(0.02)
+    hasher.go.set()
+    await asyncio.wait([owner, *strangers])
+    assert hasher.verified[:2] == ["1", "owner"]
+    passwords.close()
+
+
+async def test_a_wrong_password_ends_the_precedence(hasher: SlowHasher) -> None:
+    passwords = Passwords(hasher, threads=1, queue=15, max_wait=1000.0)
+    passwords.line.was_right("192.0.2.1", right=True)
+    hasher.go.set()
+    assert not await passwords.matches("wrong", "x", "192.0.2.1")
+    hasher.go.clear()
+    waiting = [asyncio.create_task(passwords.matches("first", "x", "198.51.100.1"))]
+    for name, address in (("stranger", "198.51.100.2"), ("owner", "192.0.2.1")):
+        waiting.append(asyncio.create_task(passwords.matches(name, "x", address)))
+        await asyncio.sleep(0.02)
+    hasher.go.set()
+    await asyncio.wait(waiting)
+    assert hasher.verified == ["wrong", "first", "stranger", "owner"]
+    passwords.close()
+
+
+async def test_an_address_that_waits_for_nothing_else_comes_next(hasher: SlowHasher) -> None:
+    passwords = Passwords(hasher, threads=1, queue=31, max_wait=1000.0)
+    waiting = []
+    for name, address in (("1", "a"), ("2", "a"), ("3", "a"), ("4", "b")):
+        number = "198.51.100.1" if address == "a" else "198.51.100.2"
+        waiting.append(asyncio.create_task(passwords.matches(name, "x", number)))
+        await asyncio.sleep(0.02)
+    hasher.go.set()
+    await asyncio.wait(waiting)
+    assert hasher.verified == ["1", "4", "2", "3"]
+    passwords.close()
+
+
+async def test_who_is_overtaken_for_too_long_is_told(hasher: SlowHasher) -> None:
+    passwords = Passwords(hasher, threads=1, queue=15, max_wait=0.05)
+    first = asyncio.create_task(passwords.matches("first", "x", "198.51.100.1"))
+    await asyncio.sleep(0.01)
+    with pytest.raises(Overloaded):
+        await passwords.matches("second", "x", "198.51.100.2")
+    hasher.go.set()
+    assert not await first
+    assert hasher.verified == ["first"]
+    assert passwords.line._held == 0
+    passwords.close()
+
+
+async def test_the_addresses_that_are_remembered_are_bounded(hasher: SlowHasher) -> None:
+    passwords = Passwords(hasher, threads=1, queue=15)
+    for number in range(REMEMBERED + 5):
+        passwords.line.was_right(f"10.{number >> 16}.{number >> 8 & 255}.{number & 255}", right=True)
+    assert len(passwords.line._right) == REMEMBERED
     passwords.close()
