@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import re
 import socket
-import threading
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Iterator
 
 import grpc
 import httpx
@@ -18,11 +16,8 @@ from deploy.local.layout import HOST, ROOT
 from signgate.common.v1 import policy_pb2
 from signgate.keys.v1 import keys_pb2, keys_pb2_grpc, validation_pb2, validation_pb2_grpc
 from signgate.quota.v1 import enforcement_pb2, enforcement_pb2_grpc
-from signgate.signer.v1 import signer_pb2, signer_pb2_grpc
 from tests.conftest import Running
-from tests.e2e.conftest import Account
 
-STREAMS_BY_KEY = 32
 """How many streams the signer takes of one key."""
 ORIGIN = "https://console.example"
 
@@ -215,32 +210,6 @@ class TestLimits:
             raw.sendall(b"GET /v1/engines HTTP/1.1\r\nhost: edge\r\nx-slow: ")
             answer = raw.recv(65536)
         assert answer.startswith(b"HTTP/1.1 408 ")
-
-    def test_concurrent_streams(self, channel: grpc.Channel, new_account: Callable[[], Account]) -> None:
-        """A connection carries 100 calls at once; the next one waits until one of them ends."""
-        done = threading.Event()
-
-        def silence() -> Iterator[signer_pb2.SignStreamRequest]:
-            done.wait(60)
-            yield from ()
-
-        signer = signer_pb2_grpc.SignerServiceStub(channel)
-        keys = [new_account().key for _ in range(-(-100 // STREAMS_BY_KEY))]
-        streams: list[Any] = [
-            signer.SignStream(silence(), metadata=(("x-api-key", key),))
-            for key in keys
-            for _ in range(100 // len(keys))
-        ]
-        try:
-            with pytest.raises(grpc.RpcError) as waited:
-                signer.ListEngines(signer_pb2.ListEnginesRequest(), timeout=2)
-            assert waited.value.code() == grpc.StatusCode.DEADLINE_EXCEEDED
-            streams[0].cancel()
-            assert signer.ListEngines(signer_pb2.ListEnginesRequest(), timeout=10).engines
-        finally:
-            done.set()
-            for stream in streams:
-                stream.cancel()
 
 
 class TestRequestIds:

@@ -7,7 +7,7 @@ import socket
 import threading
 import time
 from base64 import b64decode
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -39,6 +39,7 @@ UNARY = [
     pytest.param("/auth/v1/otp", JSON, id="auth"),
 ]
 ROOM = "https://www.tiktok.com/@someone/live"
+STREAMS_BY_KEY = 32
 LONG = 60.0
 """Seconds after which a test gives up."""
 
@@ -323,6 +324,36 @@ class TestByAddress:
         assert statuses == [429, 200]
         held.close()
         Running.eventually(lambda: in_flight_of(balanced) <= before, 10, "the requests to be gone")
+
+    def test_a_connection_carries_100_calls_at_once(
+        self, running: Running, tmp_path: Path, new_account: Callable[[], Account]
+    ) -> None:
+        """The next one waits until one of them ends."""
+        done = threading.Event()
+
+        def silence() -> Iterator[signer_pb2.SignStreamRequest]:
+            done.wait(60)
+            yield from ()
+
+        edge = edge_of(running, tmp_path, streams_opened_at_once=200)
+        with own_edge(edge, tmp_path) as found, grpc.insecure_channel(found.target) as channel:
+            signer = signer_pb2_grpc.SignerServiceStub(channel)
+            keys = [new_account().key for _ in range(-(-100 // STREAMS_BY_KEY))]
+            streams: list[Any] = [
+                signer.SignStream(silence(), metadata=(("x-api-key", key),))
+                for key in keys
+                for _ in range(100 // len(keys))
+            ]
+            try:
+                with pytest.raises(grpc.RpcError) as waited:
+                    signer.ListEngines(signer_pb2.ListEnginesRequest(), timeout=2)
+                assert waited.value.code() == grpc.StatusCode.DEADLINE_EXCEEDED
+                streams[0].cancel()
+                assert signer.ListEngines(signer_pb2.ListEnginesRequest(), timeout=10).engines
+            finally:
+                done.set()
+                for stream in streams:
+                    stream.cancel()
 
     def test_a_back_end_with_1024_callers_is_served(self, running: Running, connections: ExitStack) -> None:
         """All from one address, each with a connection, at the same time."""

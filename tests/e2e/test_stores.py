@@ -20,6 +20,9 @@ from signgate_client import Signgate
 from tests.conftest import Running
 from tests.e2e.conftest import Account
 
+AT_ONCE = 8
+"""Requests about accounts: fewer than one address may have in flight."""
+
 
 @pytest.fixture(params=["redis", "limits"])
 def store(running: Running, request: pytest.FixtureRequest) -> Iterator[tuple[str, Any]]:
@@ -98,7 +101,7 @@ def test_a_flood_of_made_up_accounts_takes_nothing_from_signing(running: Running
         Signgate(running.edge, api_key=account.key) as caller,
         Signgate(running.edge) as anyone,
     ):
-        with ThreadPoolExecutor(32) as pool:
+        with ThreadPoolExecutor(AT_ONCE) as pool:
             # Connections take memory too: all are there now.
             assert set(pool.map(ask, range(64))) == {"200 {}"}
         before = limits.config_get("maxmemory")["maxmemory"]
@@ -114,7 +117,7 @@ def test_a_flood_of_made_up_accounts_takes_nothing_from_signing(running: Running
                 pipe.execute()
             assert limits.info("stats")["evicted_keys"] > evicted
             evicted = limits.info("stats")["evicted_keys"]
-            with ThreadPoolExecutor(32) as pool:
+            with ThreadPoolExecutor(AT_ONCE) as pool:
                 answers = pool.map(ask, range(300))
                 for _ in range(20):
                     caller.sign("https://www.tiktok.com/@signgate.e2e/live")
