@@ -1,9 +1,9 @@
 """The line for password hashes: threads for the few that run, and an order for those that wait.
 
 Every hash costs the same memory and time, for any caller, so bounds keep a flood of sign-ins from taking all
-memory and all cores. Addresses from which the last password was right come first, and have a quarter of the
-places to themselves; then come addresses that wait for nothing else. So those who flood wait behind those
-who sign in, and behind each other.
+memory and all cores. Addresses from which the last password was right come first, and have one thread and a
+quarter of the places to themselves; then come addresses that wait for nothing else. So those who flood wait
+behind those who sign in, and behind each other.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ import os
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Final, TypeVar
+from functools import partial
+from typing import Any, Final, TypeVar
 
 from servicekit.addresses import bucket
 from servicekit.slots import Shares
@@ -27,13 +28,48 @@ REMEMBERED: Final = 10_000
 """Addresses whose last password was right; the one that showed it first leaves first."""
 _lately: Final = 8
 """Of how many hashes the mean cost is, about."""
-_niceness: Final = 5
+_niceness: Final = 10
 _patience: Final = 2.0
 """Of `max_wait`: who was overtaken for longer is refused."""
 
 
-_Waiting = tuple[int, int, int, asyncio.Future[None]]
-"""Whether its address comes first (0), how much the address has waiting, a number, and what it waits for."""
+class _Turns:
+    """So many turns at once, given by rank and then by arrival. Whoever has one must `release` it."""
+
+    def __init__(self, count: int) -> None:
+        self._free = asyncio.Semaphore(count)
+        self._waiting: asyncio.PriorityQueue[tuple[int, int, asyncio.Future[None]]] = asyncio.PriorityQueue()
+        self._number = itertools.count()
+        self._usher: asyncio.Task[None] | None = None
+
+    async def take(self, rank: int) -> None:
+        """Return with a turn; one that is cancelled while it waits has none."""
+        if self._usher is None:
+            self._usher = asyncio.create_task(self._call(), name="hash-line")
+        called = asyncio.get_running_loop().create_future()
+        self._waiting.put_nowait((rank, next(self._number), called))
+        try:
+            await called
+        except BaseException:
+            if called.done() and not called.cancelled():
+                self.release()
+            raise
+
+    def release(self) -> None:
+        self._free.release()
+
+    def close(self) -> None:
+        if self._usher is not None:
+            self._usher.cancel()
+
+    async def _call(self) -> None:
+        while True:
+            await self._free.acquire()
+            *_, called = await self._waiting.get()
+            if called.done():  # gone
+                self.release()
+            else:
+                called.set_result(None)
 
 
 class HashLine:
@@ -58,10 +94,7 @@ class HashLine:
     ) -> None:
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="argon2", initializer=_yield_to_the_loop)
         self._threads = threads
-        self._turn = asyncio.Semaphore(threads)
-        self._waiting: asyncio.PriorityQueue[_Waiting] = asyncio.PriorityQueue()
-        self._number = itertools.count()
-        self._usher: asyncio.Task[None] | None = None
+        self._turns, self._strangers = _Turns(threads), _Turns(max(1, threads - 1))
         self._places = threads + queue
         self._reserved = self._places // 4
         self._held = self._held_first = 0
@@ -80,8 +113,7 @@ class HashLine:
         first = not owner or owner in self._right
         self._admit(owner, first=first)
         with self._place(owner, first=first):
-            await self._my_turn(0 if first else 1, self._shares.held_by(owner))
-            return await self._hashed(work)
+            return await self._hashed(work, await self._my_turn(owner, first=first))
 
     def was_right(self, address: str, *, right: bool) -> None:
         """Remember whether the last password from an address was."""
@@ -95,14 +127,17 @@ class HashLine:
 
     def close(self) -> None:
         """Give the threads back."""
-        if self._usher is not None:
-            self._usher.cancel()
+        self._turns.close()
+        self._strangers.close()
         self._pool.shutdown(wait=True, cancel_futures=True)
 
     def _admit(self, owner: str, *, first: bool) -> None:
-        ahead = self._held_first if first else self._held
+        # Strangers have one thread less; those who come first may have all.
+        ahead, threads = (
+            (self._held_first, self._threads) if first else (self._held, max(1, self._threads - 1))
+        )
         places = self._places if first else self._places - self._reserved
-        wait = max(0, ahead - self._threads + 1) * self.cost / self._threads
+        wait = max(0, ahead - threads + 1) * self.cost / threads
         full = self._held >= places or wait > self._max_wait
         if full or (owner and not self._shares.has_room(owner)):
             HASHES_REFUSED.labels("full" if full else "share").inc()
@@ -125,49 +160,47 @@ class HashLine:
             if owner:
                 self._shares.give_back(owner)
 
-    async def _my_turn(self, rank: int, held: int) -> None:
-        """Return with a turn, which `_hashed` gives back. One that is cancelled while it waits has none."""
-        if self._usher is None:
-            self._usher = asyncio.create_task(self._usher_in(), name="hash-line")
-        called = asyncio.get_running_loop().create_future()
-        self._waiting.put_nowait((rank, held, next(self._number), called))
+    async def _my_turn(self, owner: str, *, first: bool) -> list[_Turns]:
+        """What was taken, for `_hashed` to give back. Raises `Overloaded` for who is overtaken too long."""
+        taken: list[_Turns] = []
         try:
             async with asyncio.timeout(_patience * self._max_wait):
-                await called
+                if not first:
+                    await self._strangers.take(self._shares.held_by(owner))
+                    taken.append(self._strangers)
+                await self._turns.take(not first)
+                taken.append(self._turns)
         except BaseException as error:
-            if called.done() and not called.cancelled():
-                self._turn.release()
+            _release(taken)
             if isinstance(error, TimeoutError):
                 HASHES_REFUSED.labels("overtaken").inc()
                 raise self._overloaded(self._max_wait) from None
             raise
+        return taken
 
-    async def _usher_in(self) -> None:
-        while True:
-            await self._turn.acquire()
-            *_, called = await self._waiting.get()
-            if called.done():  # gone
-                self._turn.release()
-            else:
-                called.set_result(None)
-
-    async def _hashed(self, work: Callable[[], T]) -> T:
-        """The result of work in a thread. The turn ends with the thread, also when the caller is gone."""
+    async def _hashed(self, work: Callable[[], T], taken: list[_Turns]) -> T:
+        """The result of work in a thread. Turns end with the thread, also when the caller is gone."""
 
         def timed() -> tuple[T, float]:
             began = self._timer()
             return work(), self._timer() - began
 
         running = asyncio.get_running_loop().run_in_executor(self._pool, timed)
-        running.add_done_callback(self._done)
+        running.add_done_callback(partial(_done, taken))
         result, cost = await asyncio.shield(running)
         self.cost += (cost - self.cost) / _lately
         return result
 
-    def _done(self, running: asyncio.Future[tuple[T, float]]) -> None:
-        self._turn.release()
-        if not running.cancelled():
-            running.exception()  # seen here, where the caller is gone
+
+def _done(taken: list[_Turns], running: asyncio.Future[Any]) -> None:
+    _release(taken)
+    if not running.cancelled():
+        running.exception()  # seen here, where the caller is gone
+
+
+def _release(taken: list[_Turns]) -> None:
+    for turns in taken:
+        turns.release()
 
 
 def _yield_to_the_loop() -> None:

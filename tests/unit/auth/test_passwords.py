@@ -176,6 +176,21 @@ async def test_who_was_right_comes_first_and_has_places_of_their_own(hasher: Slo
     passwords.close()
 
 
+async def test_strangers_leave_one_thread_to_who_was_right(hasher: SlowHasher) -> None:
+    passwords = Passwords(hasher, threads=2, queue=14, max_wait=1000.0)
+    passwords.line.was_right("192.0.2.1", right=True)
+    waiting = [asyncio.create_task(passwords.matches("stranger", "x", f"198.51.100.{n}")) for n in range(5)]
+    await asyncio.sleep(0.05)
+    assert hasher.verified == ["stranger"]
+    waiting.append(asyncio.create_task(passwords.matches("owner", "x", "192.0.2.1")))
+    await asyncio.sleep(0.05)
+    assert hasher.verified == ["stranger", "owner"]
+    hasher.go.set()
+    await asyncio.wait(waiting)
+    assert len(hasher.verified) == 6
+    passwords.close()
+
+
 async def test_a_wrong_password_ends_the_precedence(hasher: SlowHasher) -> None:
     passwords = Passwords(hasher, threads=1, queue=15, max_wait=1000.0)
     passwords.line.was_right("192.0.2.1", right=True)
