@@ -6,7 +6,7 @@ prints the users of a store as lines of an ACL file, which `ACL SETUSER` takes a
 `store` is `redis` (default) or `limits`. The local stack, compose and Kubernetes read the same lines from
 the secrets `redis_auth` and `limits_auth` (see deploy/secrets.py).
 
-The rules are those of Redis 6.2, which can't grant reading and writing of a key apart: whoever may write
+The rules are those of Redis 6.2, which can't grant reading and writing of a key apart: a user who may write
 one key may write all that its patterns name. So a service that writes keys of its own looks at signed-out
 sessions as another user, who can do nothing else (docs/adr/0013).
 """

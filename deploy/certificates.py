@@ -1,7 +1,7 @@
 """Certificates for connections inside: an authority of the installation's own, and what it vouches for.
 
 For each name there are `tls_<name>.pem` (the certificate) and `tls_<name>.key`; `tls_ca.pem` is what all
-others check them by, and `tls_ca.key` belongs to nobody but who makes certificates. A certificate names the
+others check them by, and `tls_ca.key` belongs only to the job that makes them. A certificate names the
 part as it is called in compose and on Kubernetes, and this machine, for health checks.
 """
 

@@ -211,7 +211,7 @@ class Folder:
         """As `_finish`, for a file that running services look at.
 
         A file that is mounted into a container by itself stays the one that it was when the container
-        started: there it is written over, and whoever reads half of it reads it again.
+        started: there it is written over, and a reader that sees half of it reads it again.
         """
         path = self.path / name
         if not self.mounted or not path.exists():

@@ -24,7 +24,7 @@ BEGIN
     WHERE m.member::regrole::text IN ('signgate_auth', 'signgate_keys', 'signgate_quota', 'signgate_logger');
     IF left_over IS NOT NULL THEN
         RAISE EXCEPTION 'still members of another role: %', left_over
-            USING HINT = 'Whoever granted it, or a superuser, has to revoke it.';
+            USING HINT = 'The role that granted it, or a superuser, has to revoke it.';
     END IF;
 END
 $$;

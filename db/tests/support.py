@@ -39,7 +39,7 @@ async def acting(connection: Connection, role: str, user: UUID | None = None) ->
 
 @asynccontextmanager
 async def for_caller(connection: Connection, user: User) -> AsyncIterator[None]:
-    """A transaction with a user's claims, as whoever is connected: what a service does for its caller."""
+    """A transaction with a user's claims, as the connected role: what a service does for its caller."""
     async with connection.transaction():
         claims = json.dumps({"sub": str(user.id), "role": "authenticated"})
         await connection.execute("SELECT set_config('request.jwt.claims', $1, true)", claims)

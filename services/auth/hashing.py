@@ -34,7 +34,7 @@ _patience: Final = 2.0
 
 
 class _Turns:
-    """So many turns at once, given by rank and then by arrival. Whoever has one must `release` it."""
+    """So many turns at once, given by rank and then by arrival. Each must be given back by `release`."""
 
     def __init__(self, count: int) -> None:
         self._free = asyncio.Semaphore(count)

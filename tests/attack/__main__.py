@@ -102,7 +102,7 @@ def main(given: Sequence[str] | None = None) -> int:
     pace = Pace(rounds=arguments.rounds)
     if arguments.minutes:
         pace = Pace.within(arguments.minutes, len(chosen))
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # whoever ends it ends the stack too
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ending it ends the stack too
     with stage(RUN, arguments.shift) as ready:
         report = Report(asyncio.run(campaign(ready, chosen, pace, saying())))
     OUT.mkdir(parents=True, exist_ok=True)

@@ -36,7 +36,7 @@ class Meter:
 
 
 class Neighbour:
-    """Somebody who asks for something cheap, again and again, through the edge: of one service at a time."""
+    """Asks for something cheap, again and again, through the edge: of one service at a time."""
 
     def __init__(self, headers: dict[str, str]) -> None:
         self.url = ""

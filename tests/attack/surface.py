@@ -233,7 +233,7 @@ def _serialized(message: Message) -> bytes:
 
 
 def _fill(request: Any, *, deep: bool) -> None:
-    """What takes a request past the first looks, lest it is refused for another field's sake."""
+    """What takes a request past the first looks, so that it is not refused because of another field."""
     for field in request.DESCRIPTOR.fields:
         if field.is_repeated or field.containing_oneof is not None:
             continue
@@ -396,7 +396,7 @@ BODIES: Final[dict[str, Callable[[str], str]]] = {
 def _answered(ask: Callable[[], httpx.Response]) -> str:
     with suppress(
         httpx.InvalidURL, httpx.LocalProtocolError, UnicodeError
-    ):  # what the client itself won't write reaches nobody
+    ):  # what the client itself won't write reaches no service
         answer = ask()
         if answer.status_code in (413, 414, 431):
             return "MESSAGE_TOO_LARGE"

@@ -2,7 +2,7 @@
 
 Every field of every public RPC and every part of every HTTP route is filled with what parsers take long
 over, at a length and at twice that length, up to the longest that is let in. Held is the CPU time that it
-costs the service: its growth, and so a bound for whoever shares the service's loop; a neighbour who asks for
+costs the service: its growth, and so a bound for all that share the service's loop; a neighbour who asks for
 something cheap all the while is timed too.
 """
 

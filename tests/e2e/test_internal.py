@@ -190,7 +190,7 @@ def test_a_charge_without_a_credential_is_refused_and_charges_nothing(
 def test_an_address_is_believed_from_the_edge_alone(
     running: Running, channels: dict[str, grpc.Channel], account: Account
 ) -> None:
-    """S35: a key that is bound to a network is good there, and for nobody who only says so."""
+    """S35: a key that is bound to a network is good there, and not for a caller who only says so."""
     with Signgate(running.edge, access_token=account.session.access_token) as user:
         elsewhere, here = (
             user.call(

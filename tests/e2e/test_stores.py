@@ -61,7 +61,7 @@ def everyday(running: Running, account: Account) -> None:
 def test_no_service_asks_for_more_than_its_user_may(
     running: Running, account: Account, store: tuple[str, Any]
 ) -> None:
-    """Of all that these tests made the services do until now: Redis refused nothing, to nobody."""
+    """Of all that these tests made the services do until now: Redis refused no command."""
     name, client = store
     everyday(running, account)
     assert [entry for entry in client.acl_log() if entry["username"] != "default"] == []

@@ -65,7 +65,7 @@ def _otp(attacker: Attacker) -> Request:
 
 
 def _token(attacker: Attacker) -> Request:
-    """An access token whose key nobody has published."""
+    """An access token whose key is not published."""
     parts = (
         {"alg": "ES256", "typ": "JWT", "kid": secrets.token_hex(8)},
         {"iss": f"http://{attacker.thief.host}:{attacker.thief.port}/auth/v1", "sub": "x", "exp": 2**33},

@@ -19,7 +19,7 @@ STREAMS = 256
 
 
 def made_up_key() -> str:
-    """A key that nobody has: its checksum is right, which anyone can compute."""
+    """A key that does not exist: its checksum is right, which anyone can compute."""
     return apikey.mint("live", UUID(int=secrets.randbits(128)), SystemEntropy())
 
 

@@ -1,5 +1,5 @@
 #!/bin/sh
-# The entry point: for `postgres` a new cluster if there is none, then the command, as whoever the container runs
+# The entry point: for `postgres` a new cluster if there is none, then the command, as the user that the container runs
 # as; for anything else, that.
 set -eu
 [ "${1:-}" = postgres ] || exec "$@"

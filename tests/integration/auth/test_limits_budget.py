@@ -66,7 +66,7 @@ async def let_in(limits: RateLimits, client: Client, account: str) -> bool:
 
 
 async def flood(limits: RateLimits, accounts: int) -> None:
-    """Sign-ins to as many accounts that nobody has, each from an address of its own."""
+    """Sign-ins to as many accounts that do not exist, each from an address of its own."""
     for first in range(0, accounts, 16):  # as many as there are connections: none has to wait
         await asyncio.gather(
             *(let_in(limits, at(n), f"made-up-{n}@x.test") for n in range(first, first + 16))

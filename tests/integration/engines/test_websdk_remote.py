@@ -110,7 +110,7 @@ async def test_a_signer_that_comes_first_waits_for_it(tmp_path: Path) -> None:
 
 
 async def test_a_browser_that_stands_still_ends_so_that_another_is_started(browser: RemoteBrowser) -> None:
-    """Alive and of no use: only somebody who asks it for a page can tell."""
+    """Alive and of no use: only a request for a page can tell."""
     process = browser.chromium()
     process.suspend()
     try:
@@ -136,7 +136,7 @@ async def test_nothing_leaves_a_browser_that_runs_elsewhere(
                 connected |= {one.raddr for one in process.net_connections("inet")} - {()}
             await asyncio.sleep(0.1)
         assert listener.heard == []
-        assert connected <= {("127.0.0.1", 1)}, "the proxy where nobody listens"
+        assert connected <= {("127.0.0.1", 1)}, "the proxy where nothing listens"
 
 
 async def test_neither_the_browser_nor_its_server_is_told_anything(browser: RemoteBrowser) -> None:

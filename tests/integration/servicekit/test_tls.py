@@ -108,7 +108,7 @@ async def test_a_service_is_reached_by_who_has_the_ca_and_nobody_else(folder: Pa
 
 
 async def test_a_peer_with_anothers_certificate_is_refused(folder: Path) -> None:
-    """Whoever has quota's key can't stand in for keys, though the same authority vouches for both."""
+    """The holder of quota's key can't stand in for keys, though the same authority vouches for both."""
     async with service(folder, "quota") as runtime:
         assert await called(runtime, folder / "tls_ca.pem") == "PEER_UNAVAILABLE"
 

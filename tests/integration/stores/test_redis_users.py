@@ -28,7 +28,7 @@ KEYS = (
 )
 CHANNELS = ("keys:invalidate", "keys:other", "__keyspace@0__:x", "x")
 NO_COMMANDS = {
-    # They say who is asking, take the connection away from the test, or are refused to nobody.
+    # They say who is asking, take the connection away from the test, or are refused to no user.
     *("auth", "hello", "quit", "reset"),
     # Understood only by replicas and within scripts; the names answer "unknown command".
     *("host:", "post"),

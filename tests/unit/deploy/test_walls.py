@@ -105,7 +105,7 @@ class TestEveryContainer:
         """Our images say so themselves; of others we don't know it, so it is said here."""
         part = PARTS[name]
         if name == "secrets":
-            assert part["network_mode"] == "none"  # as whoever the files shall be
+            assert part["network_mode"] == "none"  # as the user who shall own the files
         elif "build" in part:
             target = part["build"]["target"]
             while target in stages() and "USER " not in stages()[target][1]:
@@ -166,7 +166,7 @@ class TestEveryContainer:
 
 
 class TestNetworks:
-    """Of compose: a network has no ports, so whoever shares one reaches all of the other."""
+    """Of compose: a network has no ports, so a part that shares one reaches all of the other."""
 
     def test_only_what_must_be_reached_or_must_call_out_is_on_a_network_that_is_not_internal(self) -> None:
         document = compose()
