@@ -236,7 +236,10 @@ class TestByAddress:
                 lambda: same.get("/v1/engines").status_code == 200, 10, "the address to be served again"
             )
 
-    @pytest.mark.parametrize(("path", "fits"), [("/console/", 2), ("/auth/v1/openapi.json", 1)])
+    @pytest.mark.parametrize(
+        ("path", "fits"),
+        [("/console/", 2), ("/auth/v1/openapi.json", 1), ("/signgate.auth.v1.AuthService/GetJwks", 1)],
+    )
     def test_what_costs_more_counts_for_more(
         self, tight: OwnEdge, connections: ExitStack, path: str, fits: int
     ) -> None:
