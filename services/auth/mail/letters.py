@@ -22,7 +22,13 @@ from jinja2 import (
 from servicekit.clock import Clock
 from services.auth.domain import Purpose
 
-Notice = Literal["account_exists", "address_taken", "password_changed", "email_changed", "factor_changed"]
+Notice = Literal[
+    "account_exists",
+    "address_taken",
+    "password_changed",
+    "email_changed",
+    "factor_changed",
+]
 
 # Lines of links stay whole up to this many characters, readable in the raw message too.
 _policy: Final = SMTP.clone(max_line_length=500)

@@ -25,19 +25,23 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import descriptor_pb2 as google_dot_protobuf_dot_descriptor__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fsigngate/common/v1/policy.proto\x12\x12signgate.common.v1\x1a google/protobuf/descriptor.proto\"r\n\x06Policy\x12*\n\x06\x61\x63\x63\x65ss\x18\x01 \x01(\x0e\x32\x1a.signgate.common.v1.Access\x12\x0e\n\x06scopes\x18\x02 \x03(\t\x12,\n\x07\x63\x61llers\x18\x03 \x03(\x0e\x32\x1b.signgate.common.v1.Service\"\xad\x01\n\x05\x42ound\x12\x11\n\tmax_chars\x18\x01 \x01(\r\x12\x11\n\tmax_bytes\x18\x02 \x01(\r\x12\x11\n\tmax_items\x18\x03 \x01(\r\x12\x10\n\x03min\x18\x04 \x01(\x12H\x00\x88\x01\x01\x12\x10\n\x03max\x18\x05 \x01(\x12H\x01\x88\x01\x01\x12\x11\n\tmax_depth\x18\x06 \x01(\r\x12\x11\n\tby_method\x18\x07 \x01(\x08\x12\x11\n\tany_value\x18\x08 \x01(\x08\x42\x06\n\x04_minB\x06\n\x04_max*\x99\x01\n\x06\x41\x63\x63\x65ss\x12\x16\n\x12\x41\x43\x43\x45SS_UNSPECIFIED\x10\x00\x12\x11\n\rACCESS_PUBLIC\x10\x01\x12\x11\n\rACCESS_CALLER\x10\x02\x12\x0f\n\x0b\x41\x43\x43\x45SS_USER\x10\x03\x12\x17\n\x13\x41\x43\x43\x45SS_SERVICE_ROLE\x10\x04\x12\x13\n\x0f\x41\x43\x43\x45SS_INTERNAL\x10\x05\x12\x12\n\x0e\x41\x43\x43\x45SS_API_KEY\x10\x06*\x81\x01\n\x07Service\x12\x17\n\x13SERVICE_UNSPECIFIED\x10\x00\x12\x10\n\x0cSERVICE_AUTH\x10\x01\x12\x10\n\x0cSERVICE_KEYS\x10\x02\x12\x11\n\rSERVICE_QUOTA\x10\x03\x12\x12\n\x0eSERVICE_SIGNER\x10\x04\x12\x12\n\x0eSERVICE_LOGGER\x10\x05:L\n\x06policy\x12\x1e.google.protobuf.MethodOptions\x18\xb8\x8e\x03 \x01(\x0b\x32\x1a.signgate.common.v1.Policy:I\n\x05\x62ound\x12\x1d.google.protobuf.FieldOptions\x18\xb9\x8e\x03 \x01(\x0b\x32\x19.signgate.common.v1.Boundb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fsigngate/common/v1/policy.proto\x12\x12signgate.common.v1\x1a google/protobuf/descriptor.proto\"\xc5\x01\n\x06Policy\x12*\n\x06\x61\x63\x63\x65ss\x18\x01 \x01(\x0e\x32\x1a.signgate.common.v1.Access\x12\x0e\n\x06scopes\x18\x02 \x03(\t\x12,\n\x07\x63\x61llers\x18\x03 \x03(\x0e\x32\x1b.signgate.common.v1.Service\x12\x30\n\tassurance\x18\x04 \x01(\x0e\x32\x1d.signgate.common.v1.Assurance\x12\x0f\n\x07max_age\x18\x05 \x01(\r\x12\x0e\n\x06proofs\x18\x06 \x03(\t\"(\n\x05\x46resh\x12\x0f\n\x07max_age\x18\x01 \x01(\r\x12\x0e\n\x06values\x18\x02 \x03(\t\"\xad\x01\n\x05\x42ound\x12\x11\n\tmax_chars\x18\x01 \x01(\r\x12\x11\n\tmax_bytes\x18\x02 \x01(\r\x12\x11\n\tmax_items\x18\x03 \x01(\r\x12\x10\n\x03min\x18\x04 \x01(\x12H\x00\x88\x01\x01\x12\x10\n\x03max\x18\x05 \x01(\x12H\x01\x88\x01\x01\x12\x11\n\tmax_depth\x18\x06 \x01(\r\x12\x11\n\tby_method\x18\x07 \x01(\x08\x12\x11\n\tany_value\x18\x08 \x01(\x08\x42\x06\n\x04_minB\x06\n\x04_max*\x99\x01\n\x06\x41\x63\x63\x65ss\x12\x16\n\x12\x41\x43\x43\x45SS_UNSPECIFIED\x10\x00\x12\x11\n\rACCESS_PUBLIC\x10\x01\x12\x11\n\rACCESS_CALLER\x10\x02\x12\x0f\n\x0b\x41\x43\x43\x45SS_USER\x10\x03\x12\x17\n\x13\x41\x43\x43\x45SS_SERVICE_ROLE\x10\x04\x12\x13\n\x0f\x41\x43\x43\x45SS_INTERNAL\x10\x05\x12\x12\n\x0e\x41\x43\x43\x45SS_API_KEY\x10\x06*\x81\x01\n\x07Service\x12\x17\n\x13SERVICE_UNSPECIFIED\x10\x00\x12\x10\n\x0cSERVICE_AUTH\x10\x01\x12\x10\n\x0cSERVICE_KEYS\x10\x02\x12\x11\n\rSERVICE_QUOTA\x10\x03\x12\x12\n\x0eSERVICE_SIGNER\x10\x04\x12\x12\n\x0eSERVICE_LOGGER\x10\x05*M\n\tAssurance\x12\x19\n\x15\x41SSURANCE_UNSPECIFIED\x10\x00\x12\x11\n\rASSURANCE_ANY\x10\x01\x12\x12\n\x0e\x41SSURANCE_FULL\x10\x02:L\n\x06policy\x12\x1e.google.protobuf.MethodOptions\x18\xb8\x8e\x03 \x01(\x0b\x32\x1a.signgate.common.v1.Policy:I\n\x05\x62ound\x12\x1d.google.protobuf.FieldOptions\x18\xb9\x8e\x03 \x01(\x0b\x32\x19.signgate.common.v1.Bound:I\n\x05\x66resh\x12\x1d.google.protobuf.FieldOptions\x18\xba\x8e\x03 \x01(\x0b\x32\x19.signgate.common.v1.Freshb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'signgate.common.v1.policy_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_ACCESS']._serialized_start=382
-  _globals['_ACCESS']._serialized_end=535
-  _globals['_SERVICE']._serialized_start=538
-  _globals['_SERVICE']._serialized_end=667
-  _globals['_POLICY']._serialized_start=89
-  _globals['_POLICY']._serialized_end=203
-  _globals['_BOUND']._serialized_start=206
-  _globals['_BOUND']._serialized_end=379
+  _globals['_ACCESS']._serialized_start=508
+  _globals['_ACCESS']._serialized_end=661
+  _globals['_SERVICE']._serialized_start=664
+  _globals['_SERVICE']._serialized_end=793
+  _globals['_ASSURANCE']._serialized_start=795
+  _globals['_ASSURANCE']._serialized_end=872
+  _globals['_POLICY']._serialized_start=90
+  _globals['_POLICY']._serialized_end=287
+  _globals['_FRESH']._serialized_start=289
+  _globals['_FRESH']._serialized_end=329
+  _globals['_BOUND']._serialized_start=332
+  _globals['_BOUND']._serialized_end=505
 # @@protoc_insertion_point(module_scope)

@@ -97,6 +97,34 @@ SERVICE_LOGGER: Service.ValueType  # 5
 """Usage, and the reconciliation tools."""
 Global___Service: _TypeAlias = Service  # noqa: Y015
 
+class _Assurance:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _AssuranceEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Assurance.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    ASSURANCE_UNSPECIFIED: _Assurance.ValueType  # 0
+    """Not written. A server refuses to start with such an ACCESS_CALLER or ACCESS_USER method."""
+    ASSURANCE_ANY: _Assurance.ValueType  # 1
+    """One factor is enough (`aal1`): reading, giving up access, and the calls that prove the second factor."""
+    ASSURANCE_FULL: _Assurance.ValueType  # 2
+    """Both factors (`aal2`) if the account has a verified second factor. Otherwise UNAUTHENTICATED
+    (INSUFFICIENT_AAL).
+    """
+
+class Assurance(_Assurance, metaclass=_AssuranceEnumTypeWrapper):
+    """Assurance says how much of the user's sign-in a method asks for."""
+
+ASSURANCE_UNSPECIFIED: Assurance.ValueType  # 0
+"""Not written. A server refuses to start with such an ACCESS_CALLER or ACCESS_USER method."""
+ASSURANCE_ANY: Assurance.ValueType  # 1
+"""One factor is enough (`aal1`): reading, giving up access, and the calls that prove the second factor."""
+ASSURANCE_FULL: Assurance.ValueType  # 2
+"""Both factors (`aal2`) if the account has a verified second factor. Otherwise UNAUTHENTICATED
+(INSUFFICIENT_AAL).
+"""
+Global___Assurance: _TypeAlias = Assurance  # noqa: Y015
+
 @_typing.final
 class Policy(_message.Message):
     """Policy is enforced by the server's interceptor before the method runs. A caller that fails it
@@ -109,8 +137,20 @@ class Policy(_message.Message):
     ACCESS_FIELD_NUMBER: _builtins.int
     SCOPES_FIELD_NUMBER: _builtins.int
     CALLERS_FIELD_NUMBER: _builtins.int
+    ASSURANCE_FIELD_NUMBER: _builtins.int
+    MAX_AGE_FIELD_NUMBER: _builtins.int
+    PROOFS_FIELD_NUMBER: _builtins.int
     access: Global___Access.ValueType
     """The kind of credential."""
+    assurance: Global___Assurance.ValueType
+    """What a user's access token must show of the sign-in. An API key is not asked: its scopes decide. A server
+    does not start with an ACCESS_CALLER or ACCESS_USER method that does not say.
+    """
+    max_age: _builtins.int
+    """The maximum age, in seconds, of the user's last proof of identity: the newest `amr` entry of the access
+    token. Zero: any age. Older: UNAUTHENTICATED (REAUTHENTICATION_NEEDED). `AuthService.Reauthenticate` mails
+    a nonce, and `AuthService.ConfirmIdentity` returns tokens that are fresh again.
+    """
     @_builtins.property
     def scopes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Scopes that the caller must have, all of them. A logged-in user has every scope over what is
@@ -126,20 +166,59 @@ class Policy(_message.Message):
         internal method lists no callers, or if any other method lists some.
         """
 
+    @_builtins.property
+    def proofs(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Request fields that prove the caller's identity by themselves, such as `nonce`. A request that has one of
+        them is not held to `max_age`: the method checks the value, and fails if it is wrong.
+        """
+
     def __init__(
         self,
         *,
         access: Global___Access.ValueType = ...,
         scopes: _abc.Iterable[_builtins.str] | None = ...,
         callers: _abc.Iterable[Global___Service.ValueType] | None = ...,
+        assurance: Global___Assurance.ValueType = ...,
+        max_age: _builtins.int = ...,
+        proofs: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["access", b"access", "callers", b"callers", "scopes", b"scopes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["access", b"access", "assurance", b"assurance", "callers", b"callers", "max_age", b"max_age", "proofs", b"proofs", "scopes", b"scopes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Policy: _TypeAlias = Policy  # noqa: Y015
+
+@_typing.final
+class Fresh(_message.Message):
+    """Fresh is `Policy.max_age` for requests that use a field: that have it at all or, with `values`, that have one
+    of these among its values.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MAX_AGE_FIELD_NUMBER: _builtins.int
+    VALUES_FIELD_NUMBER: _builtins.int
+    max_age: _builtins.int
+    """The maximum age in seconds, as `Policy.max_age`."""
+    @_builtins.property
+    def values(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The values that ask for it; none: any value does."""
+
+    def __init__(
+        self,
+        *,
+        max_age: _builtins.int = ...,
+        values: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["max_age", b"max_age", "values", b"values"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Fresh: _TypeAlias = Fresh  # noqa: Y015
 
 @_typing.final
 class Bound(_message.Message):
@@ -221,7 +300,10 @@ Global___Bound: _TypeAlias = Bound  # noqa: Y015
 
 POLICY_FIELD_NUMBER: _builtins.int
 BOUND_FIELD_NUMBER: _builtins.int
+FRESH_FIELD_NUMBER: _builtins.int
 policy: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.MethodOptions, Global___Policy]
 """The method's access policy. Every method has one."""
 bound: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.FieldOptions, Global___Bound]
 """The field's bound when the field is part of a request."""
+fresh: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.FieldOptions, Global___Fresh]
+"""The age of the sign-in that a request needs to use the field."""
