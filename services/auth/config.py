@@ -12,6 +12,7 @@ from pydantic_settings import NoDecode
 from servicekit.config import ListenAddress, listed
 from servicekit.inside import InsideSettings
 from servicekit.mail import SmtpSettings
+from services.auth.redirects import Pattern
 
 
 def _rate(text: str) -> str:
@@ -22,7 +23,15 @@ def _rate(text: str) -> str:
 def _bare(url: str) -> str:
     if not url.startswith(("https://", "http://")):
         raise ValueError("must begin with https:// or http://")
+    if "?" in url or "*" in url:
+        raise ValueError("must have no query and no *")
+    Pattern.parse(url)  # raises ValueError
     return url.rstrip("/")
+
+
+def _pattern(text: str) -> str:
+    Pattern.parse(text)  # raises ValueError
+    return text
 
 
 Rate = Annotated[str, AfterValidator(_rate)]
@@ -36,8 +45,8 @@ class AuthSettings(InsideSettings, SmtpSettings):
     """What the auth service is told. Times are seconds.
 
     `jwt_issuer`: this service's address as browsers see it, `https://…/auth/v1`; mailed links begin
-    with it. `site_url`: where links lead when nobody said otherwise. `redirect_urls`: where else they
-    may lead, each an address or one ending in `*`.
+    with it. `site_url`: where links lead by default. `redirect_urls`: where else they may lead, with a comma
+    between them; `services.auth.redirects` lists the forms.
     `token_pepper`: keys the hashes of codes, links and refresh tokens, and the encryption of second
     factors' secrets. Changing it signs everybody out and loses the second factors.
     `auto_confirm`: accounts count as confirmed without a mail. For development only.
@@ -66,7 +75,9 @@ class AuthSettings(InsideSettings, SmtpSettings):
     token_pepper: Pepper
 
     site_url: Url
-    redirect_urls: Annotated[tuple[str, ...], NoDecode, BeforeValidator(listed)] = ()
+    redirect_urls: Annotated[
+        tuple[Annotated[str, AfterValidator(_pattern)], ...], NoDecode, BeforeValidator(listed)
+    ] = ()
     signup_enabled: bool = True
     auto_confirm: bool = False
     secure_email_change: bool = True

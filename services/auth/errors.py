@@ -2,7 +2,7 @@
 
 InvalidArgument
 ├── ValidationFailed          VALIDATION_FAILED
-├── WeakPassword              WEAK_PASSWORD          metadata `reasons`: length, pwned
+├── WeakPassword              WEAK_PASSWORD          metadata `reasons`: length, pwned, characters, context
 ├── SamePassword              SAME_PASSWORD
 ├── MfaVerificationFailed     MFA_VERIFICATION_FAILED
 └── MfaChallengeExpired       MFA_CHALLENGE_EXPIRED
@@ -64,11 +64,13 @@ class ValidationFailed(InvalidArgument):
 _WHY_WEAK = {
     "length": "it must have at least {minimum} characters and at most 1024 bytes",
     "pwned": "it is on the list of breached passwords, or nearly",
+    "characters": "it must not be a few characters repeated or counted up",
+    "context": "it must not be made of your address or this service's name",
 }
 
 
 class WeakPassword(InvalidArgument):
-    """The password breaks a rule; `reasons` say which, in Supabase's words."""
+    """The password breaks a rule; `reasons` say which. All but `context` are Supabase's words."""
 
     reason = "WEAK_PASSWORD"
 

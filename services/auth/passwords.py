@@ -11,11 +11,13 @@ import importlib.util
 import random
 import re
 import secrets
-from collections.abc import Callable
+import unicodedata
+from collections.abc import Callable, Iterable
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 from time import perf_counter
-from typing import Final
+from typing import Final, NamedTuple
 
 from argon2 import PasswordHasher
 from argon2.exceptions import Argon2Error, InvalidHashError
@@ -24,6 +26,25 @@ from services.auth.errors import WeakPassword
 from services.auth.hashing import HashLine
 
 MAX_BYTES: Final = 1024
+
+
+class Verdict(NamedTuple):
+    """What a look at a password found. `outdated`: the hash has other parameters than those of now, or is of
+    another Unicode form than NFC.
+    """
+
+    right: bool
+    outdated: bool = False
+
+
+def forms(password: str) -> tuple[str, ...]:
+    """What hashes of a password may have been made of, NFC first: what new ones are made of.
+
+    Keyboards differ in how they write `é` (one code point or two). Hashes from before 2026-12 are of what
+    was typed. Most passwords have one form; none has more than three.
+    """
+    nfc = unicodedata.normalize("NFC", password)
+    return tuple(dict.fromkeys((nfc, unicodedata.normalize("NFD", password), password)))
 
 
 class Passwords:
@@ -51,23 +72,37 @@ class Passwords:
         self.line.cost = timer() - began
 
     async def hash(self, password: str, address: str = "") -> str:
-        """The hash in PHC form. Raises `Overloaded`."""
-        return await self.line.run(lambda: self._hasher.hash(password), address)
+        """The hash of the password's NFC form, in PHC form. Raises `Overloaded`."""
+        return await self.line.run(lambda: self._hasher.hash(forms(password)[0]), address)
+
+    async def verify(self, stored: str | None, password: str, address: str = "") -> Verdict:
+        """Whether it is the password, and whether its hash is to be renewed.
+
+        Takes equally long with no stored hash, and is then wrong. Raises `Overloaded`.
+        """
+        candidates = forms(password)
+
+        def verdict() -> Verdict:
+            for form in candidates:
+                try:
+                    self._hasher.verify(stored or self._dummy, form)
+                except (Argon2Error, InvalidHashError):
+                    continue
+                if stored is not None:
+                    outdated = form != candidates[0] or self.outdated(stored)
+                    return Verdict(right=True, outdated=outdated)
+            return Verdict(right=False)
+
+        found = await self.line.run(verdict, address)
+        # What no account can have need not be hashed, but an answer must take its time all the same.
+        if len(password.encode("utf-8", "surrogatepass")) > MAX_BYTES:
+            found = Verdict(right=False)
+        self.line.was_right(address, right=found.right)
+        return found
 
     async def matches(self, stored: str | None, password: str, address: str = "") -> bool:
-        """Whether it is the password. Takes equally long with no stored hash, and is then False."""
-
-        def verify() -> bool:
-            try:
-                self._hasher.verify(stored or self._dummy, password)
-            except (Argon2Error, InvalidHashError):
-                return False
-            return stored is not None
-
-        # What no account can have need not be hashed, but an answer must take its time all the same.
-        right = await self.line.run(verify, address) and len(password.encode()) <= MAX_BYTES
-        self.line.was_right(address, right=right)
-        return right
+        """As `verify`, for a caller that renews no hash."""
+        return (await self.verify(stored, password, address)).right
 
     def outdated(self, stored: str) -> bool:
         """True when the hash was made with other parameters than those of now."""
@@ -109,21 +144,61 @@ def breached() -> Breached:
 
 
 _trimmings = re.compile(r"^[\W\d_]{0,3}(.*?)[\W\d_]{0,4}$", re.DOTALL)
+_shortest_word: Final = 3
+_least: Final = 4
+"""Characters that a password must have beyond what can be guessed of it."""
+_year: Final = 4
+"""Digits that people add to a word."""
 
 
-def check_new_password(password: str, minimum: int) -> None:
-    """Raise `WeakPassword` when it is too short, too long, breached, or breached but for some trimmings.
+def check_new_password(password: str, minimum: int, words: Iterable[str] = ()) -> None:
+    """Raise `WeakPassword` for a password that guessers try first (NIST SP 800-63B, 5.1.1.2).
 
-    Trimmings are up to three digits or signs before and four behind (`Password123!`): what people add
-    when a form asks for them, and what guessers try first.
+    `length`: fewer than `minimum` characters, or more than `MAX_BYTES`. `pwned`: breached, save up to three
+    digits or signs before and four behind (`Password123!`). `characters`: a few characters repeated or in
+    sequence. `context`: little more than some of `words`, such as the account's address.
     """
+    plain = unicodedata.normalize("NFC", password)
+    if len(plain) < minimum or len(plain.encode("utf-8", "surrogatepass")) > MAX_BYTES:
+        raise WeakPassword(["length"], minimum)
+    plain = plain.casefold()
+    core = _trimmings.match(plain)
     reasons = []
-    if len(password) < minimum or len(password.encode()) > MAX_BYTES:
-        reasons.append("length")
-    else:
-        plain = password.casefold()
-        core = _trimmings.match(plain)
-        if plain in breached() or (core is not None and core[1] in breached()):
-            reasons.append("pwned")
+    if plain in breached() or (core is not None and core[1] in breached()):
+        reasons.append("pwned")
+    if _repeats(plain, minimum) or _counts(plain):
+        reasons.append("characters")
+    if _is_about(plain, words):
+        reasons.append("context")
     if reasons:
         raise WeakPassword(reasons, minimum)
+
+
+def context_words(email: str, *names: str) -> list[str]:
+    """The words that must not make up an account's password: its address and parts of it, and `names`."""
+    local, _, domain = email.partition("@")
+    return [email, local, *re.split(r"[^a-z0-9]+", local), domain, *domain.split(".")[:-1], *names]
+
+
+def _repeats(plain: str, minimum: int) -> bool:
+    """Whether it is a few characters over and over: `abcabcab`."""
+    period = (plain + plain).find(plain, 1)
+    if period == len(plain):  # the last repetition may be cut off
+        period = next((n for n in range(1, len(plain) // 2 + 1) if plain.startswith(plain[n:])), period)
+    return period < min(minimum, len(plain))
+
+
+def _counts(plain: str) -> bool:
+    """Whether all but three characters repeat the one before or count it up or down: `aaaa1234`."""
+    steps = (abs(ord(after) - ord(before)) for before, after in pairwise(plain))
+    return 1 + sum(step > 1 for step in steps) < _least
+
+
+def _is_about(plain: str, words: Iterable[str]) -> bool:
+    """Whether no more than three letters and a year are left once the words are taken out."""
+    left = plain
+    for word in sorted({word.casefold() for word in words}, key=len, reverse=True):
+        if len(word) >= _shortest_word:
+            left = left.replace(word, " ")
+    letters, digits = (sum(map(kind, left)) for kind in (str.isalpha, str.isdigit))
+    return left != plain and letters < _least and digits <= _year

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from datetime import timedelta
 from typing import Final
+from urllib.parse import urlsplit
 
 from argon2 import PasswordHasher
 
@@ -28,6 +29,7 @@ from services.auth.limits import LIMITS, RateLimits
 from services.auth.mail.letters import LetterWriter
 from services.auth.mail.outbox import Outbox
 from services.auth.passwords import Passwords, breached
+from services.auth.redirects import Redirects
 from services.auth.secrets import Secrets
 from services.auth.service import AuthService, Kit, Rules
 from services.auth.servicer import AuthAdminServicer, AuthServicer
@@ -124,12 +126,13 @@ def rules(settings: AuthSettings) -> Rules:
     return Rules(
         site_url=settings.site_url,
         link_base=settings.jwt_issuer,
-        redirect_urls=settings.redirect_urls,
+        redirects=Redirects(settings.site_url, settings.redirect_urls),
         signup_enabled=settings.signup_enabled,
         auto_confirm=settings.auto_confirm,
         secure_email_change=settings.secure_email_change,
         secure_password_change=settings.secure_password_change,
         password_min_length=settings.password_min_length,
+        names=("signgate", settings.mail_product, *(urlsplit(settings.site_url).hostname or "").split(".")),
         reuse_window=timedelta(seconds=settings.reuse_window),
         session_inactivity=timedelta(seconds=settings.session_inactivity),
         session_timebox=None if timebox is None else timedelta(seconds=timebox),

@@ -14,7 +14,8 @@ from services.auth.domain import METADATA_LIMIT, Json
 from services.auth.errors import ValidationFailed
 from services.auth.limits import RateLimits
 from services.auth.mail.letters import Letter
-from services.auth.passwords import Passwords
+from services.auth.passwords import Passwords, check_new_password, context_words
+from services.auth.redirects import Redirects
 from services.auth.secrets import Secrets
 from services.auth.tokens import AccessTokens
 
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
 
 _deepest: Final = 32
 _largest: Final = 1.7e308
-_longest_url: Final = 2048
 
 
 class Postman(Protocol):
@@ -53,16 +53,17 @@ class Denials(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """The deployment's choices; `services.auth.config` tells what each means. Times are whole."""
+    """The deployment's choices; `services.auth.config` tells what each means. `names`: the service's own."""
 
     site_url: str
     link_base: str
-    redirect_urls: tuple[str, ...]
+    redirects: Redirects
     signup_enabled: bool
     auto_confirm: bool
     secure_email_change: bool
     secure_password_change: bool
     password_min_length: int
+    names: tuple[str, ...]
     reuse_window: timedelta
     session_inactivity: timedelta
     session_timebox: timedelta | None
@@ -74,21 +75,13 @@ class Rules:
     totp_issuer: str
     even_answer: float
 
-    def redirect(self, wanted: str) -> str:
-        """Where a link may lead: what was wished if it is allowed, else the site itself.
+    def check_password(self, password: str, email: str) -> None:
+        """Raise `WeakPassword` for a new password that an account of this address must not have."""
+        check_new_password(password, self.password_min_length, context_words(email, *self.names))
 
-        Allowed are the site's own pages and what `redirect_urls` lists; so nobody can make our mails
-        carry sessions to a page of their own.
-        """
-        if len(wanted) > _longest_url:
-            return self.site_url
-        own = wanted == self.site_url or wanted.startswith(self.site_url + "/")
-        listed = any(
-            wanted.startswith(url[:-1]) if url.endswith("*") else wanted == url for url in self.redirect_urls
-        )
-        # Nothing that a browser, a header or a table could read in two ways.
-        plain = wanted.isascii() and wanted.isprintable() and not set(wanted) & set('\\"<> ')
-        return wanted if (own or listed) and plain else self.site_url
+    def redirect(self, wanted: str) -> str:
+        """Where a link leads: see `services.auth.redirects`."""
+        return self.redirects.choose(wanted)
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,6 @@ from services.auth.errors import (
     UserNotFound,
 )
 from services.auth.mail.letters import Letter
-from services.auth.passwords import check_new_password
 from services.auth.service.issuing import Issuing
 from services.auth.service.kit import Kit, metadata
 from services.auth.service.sessions import end_sessions
@@ -99,7 +98,7 @@ class Profile:
         kit, stored, ip = self._kit, user.password_hash, client.ip
         # A change costs up to three hashes, so it is counted before the first.
         await kit.limits.hit("sign_in", client, str(user.id))
-        check_new_password(password, kit.rules.password_min_length)
+        kit.rules.check_password(password, user.email)
         await self._prove_owner(principal, user, change, client)
         if stored is not None and await kit.passwords.matches(stored, password, ip):
             raise SamePassword

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 from services.auth.domain import Client, Issued, Json, Pkce, User, normal_email
 from services.auth.errors import EmailExists, SignupDisabled
 from services.auth.mail.letters import Letter
-from services.auth.passwords import check_new_password
 from services.auth.service.even import EvenAnswers
 from services.auth.service.issuing import Issuing
 from services.auth.service.kit import Kit, metadata
@@ -51,7 +50,7 @@ class SignUp:
             raise SignupDisabled
         address, data = normal_email(email), metadata(data)
         await kit.limits.hit("sign_up", client)  # before the look at 30,000 breached passwords
-        check_new_password(password, kit.rules.password_min_length)
+        kit.rules.check_password(password, address)
         await kit.limits.hit("mail", client, address)
         async with self._even.always():
             hashed = await kit.passwords.hash(password, client.ip)
