@@ -145,6 +145,33 @@ async def test_a_revoked_key_stays_revoked(admin: Connection, connect: Connect, 
     await admin.execute("UPDATE api_keys SET last_used = now()")  # an event that was under way
 
 
+@pytest.mark.parametrize("ended", ["expires_at", "grace_until"])
+async def test_an_expired_key_stays_expired(
+    admin: Connection, connect: Connect, alice: User, ended: str
+) -> None:
+    """For the owner, for administrators, and for the owner of the tables."""
+    await admin.execute(f"UPDATE api_keys SET {ended} = now() - interval '1 second'")
+    keys, login = await connect("signgate_keys"), await connect("postgres")
+    for change in ("NULL", "'infinity'", "now() + interval '1 minute'"):
+        revive = f"UPDATE api_keys SET {ended} = {change}"
+        assert await state_of(admin, revive) == "SG004"
+        async with acting(login, "service_role"):
+            assert await state_of(login, revive) == "SG004"
+        if ended == "expires_at":
+            async with for_caller(keys, alice):
+                assert await state_of(keys, revive) == "SG004"
+    # What leaves it expired is allowed: a list of keys may hold some that have expired already.
+    await admin.execute("UPDATE api_keys SET expires_at = now() - interval '1 minute', name = 'old'")
+    await admin.execute("UPDATE api_keys SET revoked_at = now()")
+
+
+async def test_a_grace_period_can_only_become_shorter(admin: Connection, alice: User) -> None:
+    await admin.execute("UPDATE api_keys SET grace_until = now() + interval '1 hour'")
+    for change in ("NULL", "now() + interval '2 hours'"):
+        assert await state_of(admin, f"UPDATE api_keys SET grace_until = {change}") == "SG003"
+    await admin.execute("UPDATE api_keys SET grace_until = now() + interval '1 minute'")
+
+
 async def test_rotation_copies_the_key_and_gives_the_old_one_a_grace_period(
     admin: Connection, connect: Connect, alice: User
 ) -> None:

@@ -7,7 +7,7 @@
     └── KeyNotFound           KEY_NOT_FOUND       no such key, or another user's: told apart nowhere
     FailedPrecondition
     ├── KeyIsRevoked          KEY_REVOKED         a revoked key can't be changed or rotated
-    ├── KeyIsExpired          KEY_EXPIRED         neither can an expired one be rotated
+    ├── KeyIsExpired          KEY_EXPIRED         an expired key can't be rotated or given another end
     └── KeyIsRotated          KEY_ROTATED         it has a successor already
     ResourceExhausted
     └── KeyLimit              KEY_LIMIT           too many active keys
@@ -15,6 +15,7 @@
     └── UserUnknown           USER_UNKNOWN        the account behind the credential is gone
     PermissionDenied
     ├── ScopeMissing          SCOPE_MISSING       a credential gives only scopes that it has
+    ├── WiderThanCaller       KEY_WIDER_THAN_CALLER  nor a later end, other networks, higher limits …
     └── DerivedToken          DERIVED_TOKEN       a minted token mints no tokens
     Unavailable
     └── KeysUnavailable       KEYS_UNAVAILABLE    records can be neither trusted nor read
@@ -71,7 +72,7 @@ class KeyIsExpired(FailedPrecondition):
     """The key's time is over."""
 
     reason = "KEY_EXPIRED"
-    message = "This API key has expired. Create a new one."
+    message = "This API key has expired; that can't be undone. Create a new one."
 
 
 class KeyIsRotated(FailedPrecondition):
@@ -106,6 +107,21 @@ class ScopeMissing(PermissionDenied):
         """The error that names the scopes."""
         names = " ".join(sorted(missing))
         return cls(f"This credential lacks the scope: {names}.", metadata={"missing_scopes": names})
+
+
+class WiderThanCaller(PermissionDenied):
+    """A credential can give only what it has itself; `violations` name each attribute that is wider."""
+
+    reason = "KEY_WIDER_THAN_CALLER"
+    message = "This credential can't give more than it has itself."
+
+    @classmethod
+    def at(cls, violations: Iterable[FieldViolation]) -> WiderThanCaller:
+        """The error that names the attributes."""
+        found = tuple(violations)
+        told = "; ".join(f"{v.field} {v.description}" for v in found)
+        fields = " ".join(v.field for v in found)
+        return cls(f"{cls.message[:-1]}: {told}.", metadata={"fields": fields}, violations=found)
 
 
 class DerivedToken(PermissionDenied):

@@ -58,7 +58,7 @@ def draft(request: keys_pb2.CreateKeyRequest) -> Draft:
     return Draft(
         name=request.name,
         scopes=tuple(request.scopes),
-        mode="test" if request.mode == keys_pb2.KEY_MODE_TEST else "live",
+        mode=next((mode for mode, value in _modes.items() if value == request.mode), None),
         expires_at=moment("expires_at", request.expires_at) if request.HasField("expires_at") else None,
         allowed_cidrs=tuple(request.allowed_cidrs),
         daily_limit=request.daily_limit if request.HasField("daily_limit") else None,

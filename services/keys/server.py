@@ -18,12 +18,12 @@ from servicekit.turns import SharedDatabase, Turns
 from services.keys.config import KeysSettings
 from services.keys.derived import DerivedTokens, token_keyring
 from services.keys.invalidation import Invalidation, Subscription
-from services.keys.local import LocalKeys
+from services.keys.local import LocalKeys, ProvenKeys
 from services.keys.peppers import Peppers
 from services.keys.records import Bounds, Records
 from services.keys.rehash import Rehasher
 from services.keys.service import KeysService, Minting
-from services.keys.servicer import KeysServicer, KeyValidationServicer
+from services.keys.servicer import DEFERRED, KeysServicer, KeyValidationServicer
 from services.keys.store import KeyStore, RecordStore
 from services.keys.validation import Validator
 from signgate.keys.v1.keys_pb2_grpc import add_KeysServiceServicer_to_server
@@ -66,12 +66,14 @@ async def compose(runtime: Runtime) -> None:
         engines=frozenset(settings.engines),
         key_limit=settings.key_limit,
     )
-    authenticator = CredentialAuthenticator(
-        JwtVerifier(settings.issuers(), clock=clock), DeniedSessions(redis), LocalKeys(validator)
-    )
+    access_tokens, sessions = JwtVerifier(settings.issuers(), clock=clock), DeniedSessions(redis)
+    authenticator = CredentialAuthenticator(access_tokens, sessions, LocalKeys(validator))
+    finders = CredentialAuthenticator(access_tokens, sessions, ProvenKeys(validator))
 
-    server = create_server(authenticator=authenticator, callers=inside.callers, edge=inside.edge)
-    server.add(KeysServicer(service, clock), add_KeysServiceServicer_to_server)
+    server = create_server(
+        authenticator=authenticator, deferred=DEFERRED, callers=inside.callers, edge=inside.edge
+    )
+    server.add(KeysServicer(service, clock, finders), add_KeysServiceServicer_to_server)
     server.add(KeyValidationServicer(validator), add_KeyValidationServiceServicer_to_server)
     runtime.background("rehash", rehasher.run())
     runtime.background("keep records fresh", records.keep_fresh())

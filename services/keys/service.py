@@ -29,11 +29,11 @@ from services.keys.domain import (
     Page,
     PlanLimits,
     grace_period,
-    require_giveable,
     token_scopes,
     token_ttl,
 )
 from services.keys.errors import KeyNotFound
+from services.keys.narrowing import KeyPrincipal, Powers, held
 from services.keys.peppers import Peppers
 
 
@@ -149,11 +149,13 @@ class KeysService:
         self._key_limit = key_limit
 
     async def create(self, principal: Principal, draft: Draft) -> Made:
-        """A new key. Raises `ValidationFailed`, `ScopeMissing`, `KeyLimit`."""
+        """A new key. Raises `ValidationFailed`, `ScopeMissing`, `WiderThanCaller`, `KeyLimit`."""
         async with self._units.as_user(principal) as unit:
-            draft = draft.checked(self._clock.now(), await unit.plan(), self._engines)
-            require_giveable(principal.scopes, draft.scopes)
-            hashed, secret = self._minting.key(draft.mode)
+            now, plan = self._clock.now(), await unit.plan()
+            giver, _ = await held(unit, principal, now)
+            draft = giver.filled(draft, plan).checked(now, plan, self._engines)
+            giver.require(Powers.of(draft))
+            hashed, secret = self._minting.key(draft.mode or "live")
             return Made(await unit.create(hashed, draft, self._key_limit), secret)
 
     async def list(
@@ -174,13 +176,15 @@ class KeysService:
             return found(await unit.get(key_id))
 
     async def update(self, principal: Principal, key_id: UUID, changes: Changes) -> Key:
-        """The key with its changes made. Raises `KeyNotFound`, `KeyIsRevoked`, `ValidationFailed`,
-        `ScopeMissing` (for scopes that are added; any may be taken away).
+        """The key with its changes made. Raises `KeyNotFound`, `KeyIsRevoked`, `KeyIsExpired`,
+        `ValidationFailed`, and `ScopeMissing` or `WiderThanCaller` where something is added.
         """
         async with self._units.as_user(principal) as unit:
-            old = found(await unit.get(key_id, for_change=True))
-            new = changes.applied(old, self._clock.now(), await unit.plan(), self._engines)
-            require_giveable(principal.scopes, set(new.scopes).difference(old.scopes))
+            now = self._clock.now()
+            giver, target = await held(unit, principal, now, key_id)
+            old = found(target)
+            new = changes.applied(old, now, await unit.plan(), self._engines)
+            giver.require_change(Powers.of(old), Powers.of(new))
             if new == old:
                 return old
             new = await unit.save(new)
@@ -191,14 +195,15 @@ class KeysService:
         """A successor, and the old key as it is now.
 
         Raises `KeyNotFound`, `KeyIsRevoked`, `KeyIsExpired`, `KeyIsRotated`, `ValidationFailed`, and
-        `ScopeMissing` where the successor could do what the caller can't.
+        `ScopeMissing` or `WiderThanCaller` where the successor could do what the caller can't.
         """
         now = self._clock.now()
         wait = grace_period(grace)
         async with self._units.as_user(principal) as unit:
-            old = found(await unit.get(key_id, for_change=True))
+            giver, target = await held(unit, principal, now, key_id)
+            old = found(target)
             old.require_rotatable(now)
-            require_giveable(principal.scopes, old.scopes)
+            giver.require(Powers.of(old))
             hashed, secret = self._minting.key(old.mode)
             made = Made(await unit.rotate(key_id, hashed, now + wait), secret)
             previous = found(await unit.get(key_id))
@@ -221,7 +226,7 @@ class KeysService:
     async def mint_token(
         self, principal: Principal, scopes: Sequence[str], ttl: timedelta | None
     ) -> tuple[str, datetime, Sequence[str]]:
-        """A token of the presented key, its end and its scopes. Reads no database.
+        """A token of the presented key, its end (at most the key's) and its scopes. Reads no database.
 
         Raises `ScopeMissing`, `ValidationFailed`. The caller has made sure that the credential is
         the key itself and not a token.
@@ -229,6 +234,8 @@ class KeysService:
         given = token_scopes(principal.scopes, scopes)
         # To the millisecond, which a JWT may have: whole seconds would cut a short life by up to one.
         end = round(self._clock.time() + token_ttl(ttl).total_seconds(), 3)
+        if isinstance(principal, KeyPrincipal) and principal.ends_at is not None:
+            end = min(end, principal.ends_at.timestamp())
         key_id = presented_key(principal)
         token = self._minting.tokens.mint(key_id, given, end, self._minting.ids.uuid7())
         return token, datetime.fromtimestamp(end, UTC), given

@@ -9,6 +9,8 @@ from servicekit.authn import Metadata, find_credential
 from servicekit.clock import Clock
 from servicekit.context import principal
 from servicekit.errors import FieldViolation
+from servicekit.rpc.policy import enforce, policies
+from servicekit.rpc.server import Authenticator
 from services.keys import messages
 from services.keys.errors import DerivedToken, ValidationFailed
 from services.keys.service import KeysService
@@ -22,14 +24,21 @@ if TYPE_CHECKING:
     Context = grpc.aio.ServicerContext[Any, Any]
 
 MAX_CREDENTIALS: Final = 1000
+_contract: Final = pb.DESCRIPTOR.services_by_name["KeysService"].full_name
+DEFERRED: Final = (f"{_contract}/RevokeSelf",)
+"""Methods that authenticate by themselves; see `servicekit.rpc.create_server`."""
+_policies: Final = policies(_contract)
 
 
 class KeysServicer(keys_pb2_grpc.KeysServiceServicer):
-    """`signgate.keys.v1.KeysService`. The interceptor has authenticated the caller."""
+    """`signgate.keys.v1.KeysService`. The interceptor has authenticated the caller, save for the methods in
+    `DEFERRED`: `finders` authenticates the holder of a key that may be refused, who can only revoke it.
+    """
 
-    def __init__(self, service: KeysService, clock: Clock) -> None:
+    def __init__(self, service: KeysService, clock: Clock, finders: Authenticator) -> None:
         self._service = service
         self._clock = clock
+        self._finders = finders
 
     async def CreateKey(self, request: pb.CreateKeyRequest, context: Context) -> pb.CreateKeyResponse:
         made = await self._service.create(principal(), messages.draft(request))
@@ -67,7 +76,9 @@ class KeysServicer(keys_pb2_grpc.KeysServiceServicer):
         return pb.RevokeKeyResponse(key=messages.key(key, self._clock.now()))
 
     async def RevokeSelf(self, request: pb.RevokeSelfRequest, context: Context) -> pb.RevokeSelfResponse:
-        key = await self._service.revoke_self(principal())
+        caller = await self._finders.authenticate(cast("Metadata", context.invocation_metadata() or ()))
+        enforce(_policies["RevokeSelf"], caller)
+        key = await self._service.revoke_self(caller)
         return pb.RevokeSelfResponse(key=messages.key(key, self._clock.now()))
 
     async def MintToken(self, request: pb.MintTokenRequest, context: Context) -> pb.MintTokenResponse:

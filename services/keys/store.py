@@ -16,7 +16,15 @@ from servicekit.postgres import Database
 from servicekit.principal import Principal
 from servicekit.turns import SharedDatabase
 from services.keys.domain import Draft, Event, Key, Page, PlanLimits, Record
-from services.keys.errors import KeyIsRevoked, KeyIsRotated, KeyLimit, KeyNotFound, UserUnknown
+from services.keys.errors import (
+    KeyIsExpired,
+    KeyIsRevoked,
+    KeyIsRotated,
+    KeyLimit,
+    KeyNotFound,
+    UserUnknown,
+)
+from services.keys.networks import plain
 from services.keys.service import Hashed
 
 if TYPE_CHECKING:
@@ -219,7 +227,13 @@ def refusals() -> Iterator[None]:
         raise known from None
 
 
-_refusals: Final = {"SG001": KeyLimit, "SG002": KeyIsRevoked, "SG003": KeyIsRotated, "P0002": UserUnknown}
+_refusals: Final = {
+    "SG001": KeyLimit,
+    "SG002": KeyIsRevoked,
+    "SG003": KeyIsRotated,
+    "SG004": KeyIsExpired,
+    "P0002": UserUnknown,
+}
 
 
 def key_of(row: asyncpg.Record) -> Key:
@@ -257,7 +271,7 @@ def record_of(row: asyncpg.Record) -> Record:
         tier=row["tier"],
         scopes=tuple(row["scopes"]),
         expires_at=row["ends_at"],
-        networks=tuple(row["cidrs"]),
+        networks=tuple(map(plain, row["cidrs"])),
         daily_limit=row["daily_limit"] or 0,
         per_minute=row["per_minute"] or 0,
         engine=row["engine"] or "",
