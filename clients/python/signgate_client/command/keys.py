@@ -55,7 +55,7 @@ def create(
     request = keys_pb2.CreateKeyRequest(
         name=name,
         scopes=scopes,
-        mode=keys_pb2.KEY_MODE_TEST if test else keys_pb2.KEY_MODE_LIVE,
+        mode=keys_pb2.KEY_MODE_TEST if test else keys_pb2.KEY_MODE_UNSPECIFIED,
         expires_at=calls.timestamp(_end(more["ends_in"])),
         allowed_cidrs=cidrs,
         daily_limit=more["daily_limit"],

@@ -195,26 +195,28 @@ class CreateKeyRequest(_message.Message):
     PER_MINUTE_FIELD_NUMBER: _builtins.int
     ENGINE_FIELD_NUMBER: _builtins.int
     name: _builtins.str
-    """1 to 100 characters."""
+    """1 to 100 characters, none of them invisible; stored in Unicode's form NFC."""
     mode: Global___KeyMode.ValueType
-    """Live when unspecified."""
+    """Live when unspecified; if a key calls, that of the key."""
     daily_limit: _builtins.int
-    """At most the plan's."""
+    """At most the plan's, or that of the calling key. Absent: as the calling key has it, if one calls."""
     per_minute: _builtins.int
-    """At most the plan's."""
+    """At most the plan's, or that of the calling key. Absent: as the calling key has it, if one calls."""
     engine: _builtins.str
-    """An enabled signing engine; empty: the deployment's default."""
+    """An enabled signing engine; empty: the deployment's default or, if a key calls, the key's."""
     @_builtins.property
     def scopes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """At most 32, each of at most 64 bytes. Empty: `sign`, `usage:read` and `quota:read`."""
 
     @_builtins.property
     def expires_at(self) -> _timestamp_pb2.Timestamp:
-        """When it ends; must lie ahead. Absent: never."""
+        """When it ends, in the future. Absent: never; if a key calls, when that key ends."""
 
     @_builtins.property
     def allowed_cidrs(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """At most 32 networks; empty: from anywhere."""
+        """At most 32 networks; empty: from anywhere or, if a key calls, from its networks. IPv4 networks in an
+        IPv6 form (`::ffff:203.0.113.0/120`) are stored as IPv4.
+        """
 
     def __init__(
         self,
@@ -441,9 +443,9 @@ class UpdateKeyRequest(_message.Message):
     key_id: _builtins.str
     """UUID."""
     name: _builtins.str
-    """1 to 100 characters."""
+    """1 to 100 characters, none of them invisible."""
     clear_expires_at: _builtins.bool
-    """Takes the end away; not together with `expires_at`."""
+    """Takes the end away; not together with `expires_at`. Refused for an expired key."""
     daily_limit: _builtins.int
     """0 takes the key's own limit away."""
     per_minute: _builtins.int
@@ -456,7 +458,7 @@ class UpdateKeyRequest(_message.Message):
 
     @_builtins.property
     def expires_at(self) -> _timestamp_pb2.Timestamp:
-        """When it ends; must lie ahead."""
+        """When it ends, in the future. Refused for an expired key."""
 
     @_builtins.property
     def allowed_cidrs(self) -> Global___Cidrs:
@@ -685,7 +687,7 @@ class MintTokenRequest(_message.Message):
 
     @_builtins.property
     def ttl(self) -> _duration_pb2.Duration:
-        """One second to an hour; absent: five minutes."""
+        """One second to an hour; absent: five minutes. The token ends with its key if that is sooner."""
 
     def __init__(
         self,

@@ -28,6 +28,11 @@ if _version_not_supported:
 class KeysServiceStub:
     """KeysService is for the keys' owner: a logged-in user, or a key that has the scope. Another user's
     key is NOT_FOUND (KEY_NOT_FOUND), as one that does not exist.
+
+    A key that calls gives at most what it has at that moment: scopes, end (that of its grace period included),
+    networks, limits, mode (a test key makes test keys) and engine. A token of a key gives the same, with its own
+    scopes, and nothing that ends later than the token. More is PERMISSION_DENIED: SCOPE_MISSING for scopes, else
+    KEY_WIDER_THAN_CALLER, whose `BadRequest` and metadata `fields` name every member that is wider.
     """
 
     def __init__(self, channel):
@@ -86,12 +91,19 @@ class KeysServiceStub:
 class KeysServiceServicer:
     """KeysService is for the keys' owner: a logged-in user, or a key that has the scope. Another user's
     key is NOT_FOUND (KEY_NOT_FOUND), as one that does not exist.
+
+    A key that calls gives at most what it has at that moment: scopes, end (that of its grace period included),
+    networks, limits, mode (a test key makes test keys) and engine. A token of a key gives the same, with its own
+    scopes, and nothing that ends later than the token. More is PERMISSION_DENIED: SCOPE_MISSING for scopes, else
+    KEY_WIDER_THAN_CALLER, whose `BadRequest` and metadata `fields` name every member that is wider.
     """
 
     def CreateKey(self, request, context):
         """CreateKey makes a key. Its secret stands in this answer and nowhere else. The first key raises
-        the user's tier to `api_key`. A key can make only keys with scopes that it has itself.
-        Errors: INVALID_ARGUMENT (VALIDATION_FAILED), RESOURCE_EXHAUSTED (KEY_LIMIT: too many active keys).
+        the user's tier to `api_key`. If a key calls, the new key inherits its end, networks, limits, mode and
+        engine where the request does not name them; those that it names must not be wider.
+        Errors: INVALID_ARGUMENT (VALIDATION_FAILED), PERMISSION_DENIED (SCOPE_MISSING, KEY_WIDER_THAN_CALLER),
+        RESOURCE_EXHAUSTED (KEY_LIMIT: too many active keys).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -113,7 +125,11 @@ class KeysServiceServicer:
 
     def UpdateKey(self, request, context):
         """UpdateKey changes a key; absent members stay. It counts for every service within the time of a
-        revocation. Errors: FAILED_PRECONDITION (KEY_REVOKED), INVALID_ARGUMENT (VALIDATION_FAILED).
+        revocation. If a key calls, it may take away from any of the account's keys. A change that adds anything
+        is refused unless the whole changed key is within the calling key; so no key widens itself. An expired key
+        stays expired: a new end, or none, is refused, for a logged-in user too.
+        Errors: FAILED_PRECONDITION (KEY_REVOKED, KEY_EXPIRED), PERMISSION_DENIED (SCOPE_MISSING,
+        KEY_WIDER_THAN_CALLER), INVALID_ARGUMENT (VALIDATION_FAILED).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -121,7 +137,9 @@ class KeysServiceServicer:
 
     def RotateKey(self, request, context):
         """RotateKey makes a successor with the same name, scopes and limits. The old key works on for the
-        grace period, then is refused (KEY_EXPIRED). Errors: FAILED_PRECONDITION (KEY_REVOKED, KEY_ROTATED).
+        grace period, then is refused (KEY_EXPIRED). If a key calls, the rotated key must be within it; it may be
+        the calling key itself. Errors: FAILED_PRECONDITION (KEY_REVOKED, KEY_EXPIRED, KEY_ROTATED),
+        PERMISSION_DENIED (SCOPE_MISSING, KEY_WIDER_THAN_CALLER).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -136,8 +154,11 @@ class KeysServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def RevokeSelf(self, request, context):
-        """RevokeSelf revokes the key that is presented as the credential, whatever its scopes: for leak
-        scanners, and for whoever finds a key.
+        """RevokeSelf revokes the key that is presented as the credential, or the key of the token that is, whatever
+        its scopes: for leak scanners, and for anyone who finds a key. Unlike every other method it also accepts
+        a key that is refused elsewhere because it is used from a network that it does not allow, has expired, is
+        revoked (nothing changes) or belongs to an account that is not active. The secret must be right, and a
+        token must not have expired.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -145,7 +166,8 @@ class KeysServiceServicer:
 
     def MintToken(self, request, context):
         """MintToken makes a short-lived token of the key that is presented as the credential, with fewer
-        scopes if so wished. It is taken wherever a key is, and dies with its key.
+        scopes if so wished. It is taken wherever a key is, has the key's networks, limits and engine at the time
+        of each use, and ends with its key at the latest.
         Errors: PERMISSION_DENIED (SCOPE_MISSING: the key has no such scope itself).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -218,6 +240,11 @@ def add_KeysServiceServicer_to_server(servicer, server):
 class KeysService:
     """KeysService is for the keys' owner: a logged-in user, or a key that has the scope. Another user's
     key is NOT_FOUND (KEY_NOT_FOUND), as one that does not exist.
+
+    A key that calls gives at most what it has at that moment: scopes, end (that of its grace period included),
+    networks, limits, mode (a test key makes test keys) and engine. A token of a key gives the same, with its own
+    scopes, and nothing that ends later than the token. More is PERMISSION_DENIED: SCOPE_MISSING for scopes, else
+    KEY_WIDER_THAN_CALLER, whose `BadRequest` and metadata `fields` name every member that is wider.
     """
 
     @staticmethod
