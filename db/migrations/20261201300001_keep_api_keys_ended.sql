@@ -27,6 +27,21 @@ $$;
 CREATE OR REPLACE TRIGGER keep_ended
     BEFORE UPDATE OF expires_at, grace_until
     ON public.api_keys FOR EACH ROW EXECUTE FUNCTION signgate.keep_api_key_ended();
+
+-- Locks a user's row as create_api_key does, for a transaction that locks a key before it makes another one: all
+-- lock the user first and then keys, so that none waits for another in a circle. False: there is no such user.
+-- Caller: the keys service, for the user in the claims. Errors: 42501.
+CREATE OR REPLACE FUNCTION public.lock_key_owner(p_user_id uuid) RETURNS boolean
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    PERFORM signgate.require_self(p_user_id);
+    PERFORM FROM public.users WHERE id = p_user_id FOR NO KEY UPDATE;
+    RETURN FOUND;
+END
+$$;
+GRANT EXECUTE ON FUNCTION public.lock_key_owner(uuid) TO signgate_keys;
 RESET ROLE;
 
 -- migrate:down

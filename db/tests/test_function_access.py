@@ -37,6 +37,7 @@ CALLERS: dict[str, set[str]] = {
     "public.update_user_last_login": {USER, SERVICE, AUTH},
     "public.create_api_key": {USER, SERVICE, KEYS},
     "public.rotate_api_key": {USER, SERVICE, KEYS},
+    "public.lock_key_owner": {KEYS},
     "public.validate_api_key": {KEYS, SERVICE},
     "public.validate_api_keys": {KEYS},
     "public.lookup_api_keys": {KEYS},

@@ -37,6 +37,10 @@ class KeyPrincipal(Principal):
 class Locking(Protocol):
     """Where keys are read. See `service.Unit`."""
 
+    async def lock_user(self) -> None:
+        """Lock the user, as whoever makes a key does. Raises `UserUnknown`."""
+        ...
+
     async def get(self, key_id: UUID, *, for_change: bool = False) -> Key | None:
         """A key of the user's, locked until the end when it shall be changed."""
         ...
@@ -117,7 +121,9 @@ async def held(
     the calling key has just stopped to hold or to manage keys.
     """
     own = principal.api_key_id
-    # In one order, so that two keys that change each other at once wait for each other only one way.
+    # The user, then keys by id: every transaction locks in this order, so that none wait in a circle.
+    if own is not None:
+        await unit.lock_user()
     wanted = sorted({found for found in (own, key_id) if found is not None})
     rows = {found: await unit.get(found, for_change=True) for found in wanted}
     target = None if key_id is None else rows[key_id]

@@ -55,6 +55,10 @@ class Unit(Protocol):
         """What a key's own limits may be at most."""
         ...
 
+    async def lock_user(self) -> None:
+        """Lock the user, as `create` does: before keys are locked. Raises `UserUnknown`."""
+        ...
+
     async def get(self, key_id: UUID, *, for_change: bool = False) -> Key | None:
         """A key of the user's, locked until the end when it shall be changed."""
         ...

@@ -93,6 +93,11 @@ class KeyUnit:
             raise LookupError("the table plans has no row `api_key`")
         return PlanLimits(row["daily_limit"], row["per_minute"])
 
+    async def lock_user(self) -> None:
+        """See `service.Unit.lock_user`."""
+        if not await self._connection.fetchval("SELECT public.lock_key_owner($1)", self._user_id):
+            raise UserUnknown
+
     async def get(self, key_id: UUID, *, for_change: bool = False) -> Key | None:
         """See `service.Unit.get`."""
         lock = " FOR NO KEY UPDATE" if for_change else ""

@@ -268,6 +268,23 @@ async def test_a_narrowing_or_a_revocation_under_way_counts(keys: Replica, world
             assert (await call).key.daily_limit == 3
 
 
+async def test_who_gives_and_who_locks_the_user_first_wait_in_one_order(
+    keys: Replica, world: World, ann: User
+) -> None:
+    """S20: no circle between a key that makes keys and a transaction that locks the user, then their keys."""
+    own = await create(keys, ann, scopes=SCOPES)
+    async with world.sql.transaction():
+        await world.sql.execute("SELECT FROM public.users WHERE id = $1 FOR NO KEY UPDATE", ann.id)
+        call = asyncio.ensure_future(
+            keys.owner.CreateKey(
+                pb.CreateKeyRequest(name="x", scopes=["sign"]), metadata=with_key(own.secret)
+            )
+        )
+        await waits_for_a_lock(world)
+        await world.sql.execute("UPDATE public.api_keys SET revoked_at = now() WHERE user_id = $1", ann.id)
+    assert await refused(call) == "KEY_REVOKED"
+
+
 async def waits_for_a_lock(world: World) -> None:
     """Until another connection waits for one that this test's transaction holds."""
     waiting = "SELECT count(*) FROM pg_stat_activity WHERE pg_backend_pid() = ANY (pg_blocking_pids(pid))"

@@ -119,6 +119,11 @@ class Rows:
     def __init__(self, *keys: Key) -> None:
         self.keys: Mapping[UUID, Key] = {key.id: key for key in keys}
         self.locked: list[UUID] = []
+        self.user_locked = False
+
+    async def lock_user(self) -> None:
+        assert not self.locked
+        self.user_locked = True
 
     async def get(self, key_id: UUID, *, for_change: bool = False) -> Key | None:
         assert for_change
@@ -163,6 +168,7 @@ async def test_rows_are_locked_in_one_order(own: int) -> None:
     _, target = await held(rows, caller(own), NOW, UUID(int=4 - own))
     assert target == key(4 - own)
     assert rows.locked == [UUID(int=1), UUID(int=3)]
+    assert rows.user_locked  # before them, as where a key is made
 
 
 @pytest.mark.parametrize(
