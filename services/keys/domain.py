@@ -13,6 +13,7 @@ from uuid import UUID
 
 from servicekit.errors import FieldViolation
 from servicekit.principal import ALL_SCOPES, DEFAULT_KEY_SCOPES, KEYS_MANAGE
+from services.keys import metadata as notes
 from services.keys.errors import (
     KeyIsExpired,
     KeyIsRevoked,
@@ -65,6 +66,8 @@ class Key:
     rotated_from: UUID | None = None
     engine: str = ""
     grace_until: datetime | None = None
+    metadata: notes.Pairs = ()
+    external_id: str = ""
 
     @property
     def ends_at(self) -> datetime | None:
@@ -119,6 +122,8 @@ class Draft:
     daily_limit: int | None = None
     per_minute: int | None = None
     engine: str = ""
+    metadata: notes.Pairs = ()
+    external_id: str = ""
 
     def checked(self, now: datetime, plan: PlanLimits, engines: Collection[str]) -> Draft:
         """The draft in canonical form. Raises `ValidationFailed` naming all that is wrong."""
@@ -129,7 +134,9 @@ class Draft:
             name=checked_name(self.name, problems),
             scopes=checked_scopes(self.scopes or sorted(DEFAULT_KEY_SCOPES), problems),
             allowed_cidrs=networks,
+            metadata=notes.checked_metadata(self.metadata, problems),
         )
+        notes.check_external_id(self.external_id, problems)
         check_expiry(self.expires_at, now, problems)
         check_limit("daily_limit", self.daily_limit, plan.daily_limit, problems)
         check_limit("per_minute", self.per_minute, plan.per_minute, problems)
@@ -141,7 +148,9 @@ class Draft:
 
 @dataclass(frozen=True, slots=True)
 class Changes:
-    """Members to change; `None` leaves one as it is. A limit of 0 and an empty engine take it away."""
+    """Members to change; `None` leaves one as it is. A limit of 0 and an empty engine or external id take it
+    away. Of metadata, named pairs are set, and those with an empty value are taken away.
+    """
 
     name: str | None = None
     scopes: tuple[str, ...] | None = None
@@ -151,6 +160,8 @@ class Changes:
     daily_limit: int | None = None
     per_minute: int | None = None
     engine: str | None = None
+    metadata: notes.Pairs = ()
+    external_id: str | None = None
 
     def applied(self, key: Key, now: datetime, plan: PlanLimits, engines: Collection[str]) -> Key:
         """The key with the changes made. Raises `KeyIsRevoked` or `ValidationFailed`."""
@@ -177,6 +188,11 @@ class Changes:
         if self.engine is not None:
             check_engine(self.engine, engines, problems)
             new["engine"] = self.engine
+        if self.metadata:
+            new["metadata"] = notes.merged_metadata(key.metadata, self.metadata, problems)
+        if self.external_id is not None:
+            notes.check_external_id(self.external_id, problems)
+            new["external_id"] = self.external_id
         if problems:
             raise ValidationFailed(problems)
         return replace(key, **new)
@@ -275,6 +291,7 @@ class Event:
     actor_id: UUID | None
     changes: str
     request_id: str
+    reason: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,10 +38,14 @@ class KeysServiceStub:
     CreateKey: _grpc.UnaryUnaryMultiCallable[_keys_pb2.CreateKeyRequest, _keys_pb2.CreateKeyResponse]
     """CreateKey makes a key. Its secret stands in this answer and nowhere else. The first key raises
     the user's tier to `api_key`. A key can make only keys with scopes that it has itself.
-    Errors: INVALID_ARGUMENT (VALIDATION_FAILED), RESOURCE_EXHAUSTED (KEY_LIMIT: too many active keys).
+    With an idempotency key, a repeat within 24 hours makes no second key: see `idempotency_key`.
+    Errors: INVALID_ARGUMENT (VALIDATION_FAILED), RESOURCE_EXHAUSTED (KEY_LIMIT: too many active keys),
+    FAILED_PRECONDITION (IDEMPOTENCY_KEY_REUSED).
     """
     ListKeys: _grpc.UnaryUnaryMultiCallable[_keys_pb2.ListKeysRequest, _keys_pb2.ListKeysResponse]
-    """ListKeys lists the caller's keys, newest first: revoked ones too, if asked for."""
+    """ListKeys lists the caller's keys, newest first: revoked ones too, if asked for. Filters combine: a key is
+    listed if it matches all of them. Errors: INVALID_ARGUMENT (VALIDATION_FAILED, PAGE_TOKEN_INVALID).
+    """
     GetKey: _grpc.UnaryUnaryMultiCallable[_keys_pb2.GetKeyRequest, _keys_pb2.GetKeyResponse]
     """GetKey returns one key, masked."""
     UpdateKey: _grpc.UnaryUnaryMultiCallable[_keys_pb2.UpdateKeyRequest, _keys_pb2.UpdateKeyResponse]
@@ -49,12 +53,21 @@ class KeysServiceStub:
     revocation. Errors: FAILED_PRECONDITION (KEY_REVOKED), INVALID_ARGUMENT (VALIDATION_FAILED).
     """
     RotateKey: _grpc.UnaryUnaryMultiCallable[_keys_pb2.RotateKeyRequest, _keys_pb2.RotateKeyResponse]
-    """RotateKey makes a successor with the same name, scopes and limits. The old key works on for the
-    grace period, then is refused (KEY_EXPIRED). Errors: FAILED_PRECONDITION (KEY_REVOKED, KEY_ROTATED).
+    """RotateKey makes a successor with the same name, scopes, limits, metadata and external id. The old key works on
+    for the grace period, then is refused (KEY_EXPIRED). With an idempotency key, a repeat within 24 hours makes no
+    second successor: see `CreateKeyRequest.idempotency_key`.
+    Errors: FAILED_PRECONDITION (KEY_REVOKED, KEY_ROTATED, IDEMPOTENCY_KEY_REUSED).
     """
     RevokeKey: _grpc.UnaryUnaryMultiCallable[_keys_pb2.RevokeKeyRequest, _keys_pb2.RevokeKeyResponse]
     """RevokeKey ends a key, for good. Once it has answered, every service refuses the key well within
     a second. To revoke a revoked key changes nothing and succeeds.
+    """
+    RevokeAllKeys: _grpc.UnaryUnaryMultiCallable[_keys_pb2.RevokeAllKeysRequest, _keys_pb2.RevokeAllKeysResponse]
+    """RevokeAllKeys ends all of the caller's working keys, for good, in one step: either all are revoked or none is.
+    A key that is being created or replaced at the same moment is either refused or revoked too. Once it has answered,
+    every service refuses these keys well within a second. If the caller presents an API key, that key is revoked as
+    well, unless `except_key_id` names it. Errors, after which nothing is revoked: NOT_FOUND (KEY_NOT_FOUND:
+    `except_key_id` names no key of the caller's), FAILED_PRECONDITION (KEY_REVOKED: it names a revoked one).
     """
     RevokeSelf: _grpc.UnaryUnaryMultiCallable[_keys_pb2.RevokeSelfRequest, _keys_pb2.RevokeSelfResponse]
     """RevokeSelf revokes the key that is presented as the credential, whatever its scopes: for leak
@@ -78,10 +91,14 @@ class KeysServiceAsyncStub(KeysServiceStub):
     CreateKey: _aio.UnaryUnaryMultiCallable[_keys_pb2.CreateKeyRequest, _keys_pb2.CreateKeyResponse]  # type: ignore[assignment]
     """CreateKey makes a key. Its secret stands in this answer and nowhere else. The first key raises
     the user's tier to `api_key`. A key can make only keys with scopes that it has itself.
-    Errors: INVALID_ARGUMENT (VALIDATION_FAILED), RESOURCE_EXHAUSTED (KEY_LIMIT: too many active keys).
+    With an idempotency key, a repeat within 24 hours makes no second key: see `idempotency_key`.
+    Errors: INVALID_ARGUMENT (VALIDATION_FAILED), RESOURCE_EXHAUSTED (KEY_LIMIT: too many active keys),
+    FAILED_PRECONDITION (IDEMPOTENCY_KEY_REUSED).
     """
     ListKeys: _aio.UnaryUnaryMultiCallable[_keys_pb2.ListKeysRequest, _keys_pb2.ListKeysResponse]  # type: ignore[assignment]
-    """ListKeys lists the caller's keys, newest first: revoked ones too, if asked for."""
+    """ListKeys lists the caller's keys, newest first: revoked ones too, if asked for. Filters combine: a key is
+    listed if it matches all of them. Errors: INVALID_ARGUMENT (VALIDATION_FAILED, PAGE_TOKEN_INVALID).
+    """
     GetKey: _aio.UnaryUnaryMultiCallable[_keys_pb2.GetKeyRequest, _keys_pb2.GetKeyResponse]  # type: ignore[assignment]
     """GetKey returns one key, masked."""
     UpdateKey: _aio.UnaryUnaryMultiCallable[_keys_pb2.UpdateKeyRequest, _keys_pb2.UpdateKeyResponse]  # type: ignore[assignment]
@@ -89,12 +106,21 @@ class KeysServiceAsyncStub(KeysServiceStub):
     revocation. Errors: FAILED_PRECONDITION (KEY_REVOKED), INVALID_ARGUMENT (VALIDATION_FAILED).
     """
     RotateKey: _aio.UnaryUnaryMultiCallable[_keys_pb2.RotateKeyRequest, _keys_pb2.RotateKeyResponse]  # type: ignore[assignment]
-    """RotateKey makes a successor with the same name, scopes and limits. The old key works on for the
-    grace period, then is refused (KEY_EXPIRED). Errors: FAILED_PRECONDITION (KEY_REVOKED, KEY_ROTATED).
+    """RotateKey makes a successor with the same name, scopes, limits, metadata and external id. The old key works on
+    for the grace period, then is refused (KEY_EXPIRED). With an idempotency key, a repeat within 24 hours makes no
+    second successor: see `CreateKeyRequest.idempotency_key`.
+    Errors: FAILED_PRECONDITION (KEY_REVOKED, KEY_ROTATED, IDEMPOTENCY_KEY_REUSED).
     """
     RevokeKey: _aio.UnaryUnaryMultiCallable[_keys_pb2.RevokeKeyRequest, _keys_pb2.RevokeKeyResponse]  # type: ignore[assignment]
     """RevokeKey ends a key, for good. Once it has answered, every service refuses the key well within
     a second. To revoke a revoked key changes nothing and succeeds.
+    """
+    RevokeAllKeys: _aio.UnaryUnaryMultiCallable[_keys_pb2.RevokeAllKeysRequest, _keys_pb2.RevokeAllKeysResponse]  # type: ignore[assignment]
+    """RevokeAllKeys ends all of the caller's working keys, for good, in one step: either all are revoked or none is.
+    A key that is being created or replaced at the same moment is either refused or revoked too. Once it has answered,
+    every service refuses these keys well within a second. If the caller presents an API key, that key is revoked as
+    well, unless `except_key_id` names it. Errors, after which nothing is revoked: NOT_FOUND (KEY_NOT_FOUND:
+    `except_key_id` names no key of the caller's), FAILED_PRECONDITION (KEY_REVOKED: it names a revoked one).
     """
     RevokeSelf: _aio.UnaryUnaryMultiCallable[_keys_pb2.RevokeSelfRequest, _keys_pb2.RevokeSelfResponse]  # type: ignore[assignment]
     """RevokeSelf revokes the key that is presented as the credential, whatever its scopes: for leak
@@ -121,7 +147,9 @@ class KeysServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_keys_pb2.CreateKeyResponse, _abc.Awaitable[_keys_pb2.CreateKeyResponse]]:
         """CreateKey makes a key. Its secret stands in this answer and nowhere else. The first key raises
         the user's tier to `api_key`. A key can make only keys with scopes that it has itself.
-        Errors: INVALID_ARGUMENT (VALIDATION_FAILED), RESOURCE_EXHAUSTED (KEY_LIMIT: too many active keys).
+        With an idempotency key, a repeat within 24 hours makes no second key: see `idempotency_key`.
+        Errors: INVALID_ARGUMENT (VALIDATION_FAILED), RESOURCE_EXHAUSTED (KEY_LIMIT: too many active keys),
+        FAILED_PRECONDITION (IDEMPOTENCY_KEY_REUSED).
         """
 
     @_abc_1.abstractmethod
@@ -130,7 +158,9 @@ class KeysServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _keys_pb2.ListKeysRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_keys_pb2.ListKeysResponse, _abc.Awaitable[_keys_pb2.ListKeysResponse]]:
-        """ListKeys lists the caller's keys, newest first: revoked ones too, if asked for."""
+        """ListKeys lists the caller's keys, newest first: revoked ones too, if asked for. Filters combine: a key is
+        listed if it matches all of them. Errors: INVALID_ARGUMENT (VALIDATION_FAILED, PAGE_TOKEN_INVALID).
+        """
 
     @_abc_1.abstractmethod
     def GetKey(
@@ -156,8 +186,10 @@ class KeysServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _keys_pb2.RotateKeyRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_keys_pb2.RotateKeyResponse, _abc.Awaitable[_keys_pb2.RotateKeyResponse]]:
-        """RotateKey makes a successor with the same name, scopes and limits. The old key works on for the
-        grace period, then is refused (KEY_EXPIRED). Errors: FAILED_PRECONDITION (KEY_REVOKED, KEY_ROTATED).
+        """RotateKey makes a successor with the same name, scopes, limits, metadata and external id. The old key works on
+        for the grace period, then is refused (KEY_EXPIRED). With an idempotency key, a repeat within 24 hours makes no
+        second successor: see `CreateKeyRequest.idempotency_key`.
+        Errors: FAILED_PRECONDITION (KEY_REVOKED, KEY_ROTATED, IDEMPOTENCY_KEY_REUSED).
         """
 
     @_abc_1.abstractmethod
@@ -168,6 +200,19 @@ class KeysServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_keys_pb2.RevokeKeyResponse, _abc.Awaitable[_keys_pb2.RevokeKeyResponse]]:
         """RevokeKey ends a key, for good. Once it has answered, every service refuses the key well within
         a second. To revoke a revoked key changes nothing and succeeds.
+        """
+
+    @_abc_1.abstractmethod
+    def RevokeAllKeys(
+        self,
+        request: _keys_pb2.RevokeAllKeysRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_keys_pb2.RevokeAllKeysResponse, _abc.Awaitable[_keys_pb2.RevokeAllKeysResponse]]:
+        """RevokeAllKeys ends all of the caller's working keys, for good, in one step: either all are revoked or none is.
+        A key that is being created or replaced at the same moment is either refused or revoked too. Once it has answered,
+        every service refuses these keys well within a second. If the caller presents an API key, that key is revoked as
+        well, unless `except_key_id` names it. Errors, after which nothing is revoked: NOT_FOUND (KEY_NOT_FOUND:
+        `except_key_id` names no key of the caller's), FAILED_PRECONDITION (KEY_REVOKED: it names a revoked one).
         """
 
     @_abc_1.abstractmethod
