@@ -12,6 +12,7 @@ from uuid import UUID
 from servicekit.errors import FieldViolation
 from servicekit.principal import ALL_SCOPES, DEFAULT_KEY_SCOPES, KEYS_MANAGE
 from servicekit.texts import checked_name as checked_text
+from services.keys import metadata as notes
 from services.keys.errors import (
     KeyIsExpired,
     KeyIsRevoked,
@@ -61,6 +62,8 @@ class Key:
     rotated_from: UUID | None = None
     engine: str = ""
     grace_until: datetime | None = None
+    metadata: notes.Pairs = ()
+    external_id: str = ""
 
     @property
     def ends_at(self) -> datetime | None:
@@ -120,6 +123,8 @@ class Draft:
     daily_limit: int | None = None
     per_minute: int | None = None
     engine: str = ""
+    metadata: notes.Pairs = ()
+    external_id: str = ""
 
     def checked(self, now: datetime, plan: PlanLimits, engines: Collection[str]) -> Draft:
         """The draft in canonical form. Raises `ValidationFailed` naming all that is wrong."""
@@ -131,7 +136,9 @@ class Draft:
             scopes=checked_scopes(self.scopes or sorted(DEFAULT_KEY_SCOPES), problems),
             mode=self.mode or "live",
             allowed_cidrs=networks,
+            metadata=notes.checked_metadata(self.metadata, problems),
         )
+        notes.check_external_id(self.external_id, problems)
         check_expiry(self.expires_at, now, problems)
         check_limit("daily_limit", self.daily_limit, plan.daily_limit, problems)
         check_limit("per_minute", self.per_minute, plan.per_minute, problems)
@@ -143,7 +150,9 @@ class Draft:
 
 @dataclass(frozen=True, slots=True)
 class Changes:
-    """Members to change; `None` leaves one as it is. A limit of 0 and an empty engine take it away."""
+    """Members to change; `None` leaves one as it is. A limit of 0 and an empty engine or external id take it
+    away. Of metadata, named pairs are set, and those with an empty value are taken away.
+    """
 
     name: str | None = None
     scopes: tuple[str, ...] | None = None
@@ -153,12 +162,12 @@ class Changes:
     daily_limit: int | None = None
     per_minute: int | None = None
     engine: str | None = None
+    metadata: notes.Pairs = ()
+    external_id: str | None = None
 
     def applied(self, key: Key, now: datetime, plan: PlanLimits, engines: Collection[str]) -> Key:
         """The key with the changes made. Raises `KeyIsRevoked`, `KeyIsExpired` or `ValidationFailed`."""
-        key.require_changeable()
-        if self.clear_expires_at or self.expires_at is not None:
-            key.require_unexpired(now)
+        self._require_state(key, now)
         problems: list[FieldViolation] = []
         new: dict[str, Any] = {}
         if self.name is not None:
@@ -181,9 +190,19 @@ class Changes:
         if self.engine is not None:
             check_engine(self.engine, engines, problems)
             new["engine"] = self.engine
+        if self.metadata:
+            new["metadata"] = notes.merged_metadata(key.metadata, self.metadata, problems)
+        if self.external_id is not None:
+            notes.check_external_id(self.external_id, problems)
+            new["external_id"] = self.external_id
         if problems:
             raise ValidationFailed(problems)
         return replace(key, **new)
+
+    def _require_state(self, key: Key, now: datetime) -> None:
+        key.require_changeable()
+        if self.clear_expires_at or self.expires_at is not None:
+            key.require_unexpired(now)
 
 
 def checked_name(name: str, problems: list[FieldViolation]) -> str:
@@ -274,6 +293,7 @@ class Event:
     actor_id: UUID | None
     changes: str
     request_id: str
+    reason: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,11 +4,13 @@
     ├── ValidationFailed      VALIDATION_FAILED   `violations` name every wrong member
     └── PageTokenInvalid      PAGE_TOKEN_INVALID
     NotFound
-    └── KeyNotFound           KEY_NOT_FOUND       no such key, or another user's: told apart nowhere
+    ├── KeyNotFound           KEY_NOT_FOUND       no such key, or another user's: told apart nowhere
+    └── UserNotFound          USER_NOT_FOUND      an operator named an account that is not there
     FailedPrecondition
     ├── KeyIsRevoked          KEY_REVOKED         a revoked key can't be changed or rotated
     ├── KeyIsExpired          KEY_EXPIRED         an expired key can't be rotated or given another end
-    └── KeyIsRotated          KEY_ROTATED         it has a successor already
+    ├── KeyIsRotated          KEY_ROTATED         it has a successor already
+    └── IdempotencyKeyReused  IDEMPOTENCY_KEY_REUSED  another request was made with this idempotency key
     ResourceExhausted
     └── KeyLimit              KEY_LIMIT           too many active keys
     Unauthenticated
@@ -51,7 +53,10 @@ class PageTokenInvalid(InvalidArgument):
     """The page token is not one that a list gave."""
 
     reason = "PAGE_TOKEN_INVALID"
-    message = "The page token is not valid. Use the next_page_token of the page before, unchanged."
+    message = (
+        "The page token is not valid. Use the next_page_token of the page before, unchanged,"
+        " with the same filters."
+    )
 
 
 class KeyNotFound(NotFound):
@@ -59,6 +64,13 @@ class KeyNotFound(NotFound):
 
     reason = "KEY_NOT_FOUND"
     message = "There is no such API key."
+
+
+class UserNotFound(NotFound):
+    """An operator named an account that is not there."""
+
+    reason = "USER_NOT_FOUND"
+    message = "There is no such user."
 
 
 class KeyIsRevoked(FailedPrecondition):
@@ -80,6 +92,16 @@ class KeyIsRotated(FailedPrecondition):
 
     reason = "KEY_ROTATED"
     message = "This API key has been rotated already. Rotate its successor."
+
+
+class IdempotencyKeyReused(FailedPrecondition):
+    """The same caller made another request with this idempotency key within 24 hours."""
+
+    reason = "IDEMPOTENCY_KEY_REUSED"
+    message = (
+        "This idempotency key was used for a different request in the last 24 hours."
+        " Repeat that request unchanged, or send a new idempotency key."
+    )
 
 
 class KeyLimit(ResourceExhausted):

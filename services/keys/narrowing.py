@@ -35,7 +35,7 @@ class KeyPrincipal(Principal):
 
 
 class Locking(Protocol):
-    """Where keys are read. See `service.Unit`."""
+    """Where keys are read. See `ports.Unit`."""
 
     async def lock_user(self) -> None:
         """Lock the user, as whoever makes a key does. Raises `UserUnknown`."""
@@ -88,6 +88,18 @@ class Powers:
         require_giveable(self.scopes, given.scopes)
         if violations := tuple(self.exceeded(given)):
             raise WiderThanCaller.at(violations)
+
+    def require_again(self, principal: Principal, key: Key) -> None:
+        """As `require`, for the answer to a repeated request, which made this key before.
+
+        If the caller rotated itself into the key, the grace period that ends the caller since does not count:
+        else an answer that was lost on the way could not be asked for again.
+        """
+        given = Powers.of(key)
+        itself = key.rotated_from is not None and key.rotated_from == principal.api_key_id
+        if itself and isinstance(principal, KeyPrincipal) and not principal.derived:
+            given = replace(given, ends_at=self.ends_at)
+        self.require(given)
 
     def require_change(self, before: Powers, after: Powers) -> None:
         """Raise as `require` unless the change takes away only, or the changed key lies inside."""

@@ -444,3 +444,30 @@ async def test_a_name_is_stored_in_one_form(keys: Replica, ann: User) -> None:
     """S26."""
     made = await create(keys, ann, name=" cle\u0301 🚀 ")
     assert made.key.name == "cl\u00e9 🚀"
+
+
+async def test_a_repeat_gives_no_more_than_the_caller_has_now(keys: Replica, ann: User) -> None:
+    """S20: the kept answer holds a secret, which is given again."""
+    own = await create(keys, ann, scopes=SCOPES)
+    request = pb.CreateKeyRequest(name="x", scopes=["sign"], idempotency_key="once")
+    made = await keys.owner.CreateKey(request, metadata=with_key(own.secret))
+    minted = await keys.owner.MintToken(pb.MintTokenRequest(scopes=SCOPES), metadata=with_key(own.secret))
+    by_token = keys.owner.CreateKey(request, metadata=with_key(minted.token))
+    assert await refused_fields(by_token) == {"expires_at"}
+    again = await keys.owner.CreateKey(request, metadata=with_key(own.secret))
+    assert again.secret == made.secret
+    await keys.owner.UpdateKey(pb.UpdateKeyRequest(key_id=own.key.id, daily_limit=3), metadata=ann.auth)
+    assert await refused_fields(keys.owner.CreateKey(request, metadata=with_key(own.secret))) == {
+        "daily_limit"
+    }
+
+
+async def test_a_key_that_rotated_itself_can_ask_again_for_its_successor(keys: Replica, ann: User) -> None:
+    own = await create(keys, ann, **BOUND)
+    request = pb.RotateKeyRequest(key_id=own.key.id, idempotency_key="once")
+    first = await keys.owner.RotateKey(request, metadata=with_key(own.secret))
+    again = await keys.owner.RotateKey(request, metadata=with_key(own.secret))
+    assert (again.secret, again.key) == (first.secret, first.key)
+    minted = await keys.owner.MintToken(pb.MintTokenRequest(scopes=SCOPES), metadata=with_key(own.secret))
+    by_token = keys.owner.RotateKey(request, metadata=with_key(minted.token))
+    assert await refused_fields(by_token) == {"expires_at"}

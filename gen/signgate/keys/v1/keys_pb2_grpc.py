@@ -71,6 +71,11 @@ class KeysServiceStub:
                 request_serializer=signgate_dot_keys_dot_v1_dot_keys__pb2.RevokeKeyRequest.SerializeToString,
                 response_deserializer=signgate_dot_keys_dot_v1_dot_keys__pb2.RevokeKeyResponse.FromString,
                 _registered_method=True)
+        self.RevokeAllKeys = channel.unary_unary(
+                '/signgate.keys.v1.KeysService/RevokeAllKeys',
+                request_serializer=signgate_dot_keys_dot_v1_dot_keys__pb2.RevokeAllKeysRequest.SerializeToString,
+                response_deserializer=signgate_dot_keys_dot_v1_dot_keys__pb2.RevokeAllKeysResponse.FromString,
+                _registered_method=True)
         self.RevokeSelf = channel.unary_unary(
                 '/signgate.keys.v1.KeysService/RevokeSelf',
                 request_serializer=signgate_dot_keys_dot_v1_dot_keys__pb2.RevokeSelfRequest.SerializeToString,
@@ -102,15 +107,17 @@ class KeysServiceServicer:
         """CreateKey makes a key. Its secret stands in this answer and nowhere else. The first key raises
         the user's tier to `api_key`. If a key calls, the new key inherits its end, networks, limits, mode and
         engine where the request does not name them; those that it names must not be wider.
+        With an idempotency key, a repeat within 24 hours makes no second key: see `idempotency_key`.
         Errors: INVALID_ARGUMENT (VALIDATION_FAILED), PERMISSION_DENIED (SCOPE_MISSING, KEY_WIDER_THAN_CALLER),
-        RESOURCE_EXHAUSTED (KEY_LIMIT: too many active keys).
+        RESOURCE_EXHAUSTED (KEY_LIMIT: too many active keys), FAILED_PRECONDITION (IDEMPOTENCY_KEY_REUSED).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListKeys(self, request, context):
-        """ListKeys lists the caller's keys, newest first: revoked ones too, if asked for.
+        """ListKeys lists the caller's keys, newest first: revoked ones too, if asked for. Filters combine: a key is
+        listed if it matches all of them. Errors: INVALID_ARGUMENT (VALIDATION_FAILED, PAGE_TOKEN_INVALID).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -136,9 +143,11 @@ class KeysServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def RotateKey(self, request, context):
-        """RotateKey makes a successor with the same name, scopes and limits. The old key works on for the
-        grace period, then is refused (KEY_EXPIRED). If a key calls, the rotated key must be within it; it may be
-        the calling key itself. Errors: FAILED_PRECONDITION (KEY_REVOKED, KEY_EXPIRED, KEY_ROTATED),
+        """RotateKey makes a successor with the same name, scopes, limits, metadata and external id. The old key works on
+        for the grace period, then is refused (KEY_EXPIRED). If a key calls, the rotated key must be within it; it may be
+        the calling key itself. With an idempotency key, a repeat within 24 hours makes no second successor: see
+        `CreateKeyRequest.idempotency_key`.
+        Errors: FAILED_PRECONDITION (KEY_REVOKED, KEY_EXPIRED, KEY_ROTATED, IDEMPOTENCY_KEY_REUSED),
         PERMISSION_DENIED (SCOPE_MISSING, KEY_WIDER_THAN_CALLER).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -148,6 +157,17 @@ class KeysServiceServicer:
     def RevokeKey(self, request, context):
         """RevokeKey ends a key, for good. Once it has answered, every service refuses the key well within
         a second. To revoke a revoked key changes nothing and succeeds.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RevokeAllKeys(self, request, context):
+        """RevokeAllKeys ends all of the caller's working keys, for good, in one step: either all are revoked or none is.
+        A key that is being created or replaced at the same moment is either refused or revoked too. Once it has answered,
+        every service refuses these keys well within a second. If the caller presents an API key, that key is revoked as
+        well, unless `except_key_id` names it. Errors, after which nothing is revoked: NOT_FOUND (KEY_NOT_FOUND:
+        `except_key_id` names no key of the caller's), FAILED_PRECONDITION (KEY_REVOKED: it names a revoked one).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -213,6 +233,11 @@ def add_KeysServiceServicer_to_server(servicer, server):
                     servicer.RevokeKey,
                     request_deserializer=signgate_dot_keys_dot_v1_dot_keys__pb2.RevokeKeyRequest.FromString,
                     response_serializer=signgate_dot_keys_dot_v1_dot_keys__pb2.RevokeKeyResponse.SerializeToString,
+            ),
+            'RevokeAllKeys': grpc.unary_unary_rpc_method_handler(
+                    servicer.RevokeAllKeys,
+                    request_deserializer=signgate_dot_keys_dot_v1_dot_keys__pb2.RevokeAllKeysRequest.FromString,
+                    response_serializer=signgate_dot_keys_dot_v1_dot_keys__pb2.RevokeAllKeysResponse.SerializeToString,
             ),
             'RevokeSelf': grpc.unary_unary_rpc_method_handler(
                     servicer.RevokeSelf,
@@ -399,6 +424,33 @@ class KeysService:
             '/signgate.keys.v1.KeysService/RevokeKey',
             signgate_dot_keys_dot_v1_dot_keys__pb2.RevokeKeyRequest.SerializeToString,
             signgate_dot_keys_dot_v1_dot_keys__pb2.RevokeKeyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RevokeAllKeys(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/signgate.keys.v1.KeysService/RevokeAllKeys',
+            signgate_dot_keys_dot_v1_dot_keys__pb2.RevokeAllKeysRequest.SerializeToString,
+            signgate_dot_keys_dot_v1_dot_keys__pb2.RevokeAllKeysResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -44,11 +44,14 @@ class KeysServiceStub:
     """CreateKey makes a key. Its secret stands in this answer and nowhere else. The first key raises
     the user's tier to `api_key`. If a key calls, the new key inherits its end, networks, limits, mode and
     engine where the request does not name them; those that it names must not be wider.
+    With an idempotency key, a repeat within 24 hours makes no second key: see `idempotency_key`.
     Errors: INVALID_ARGUMENT (VALIDATION_FAILED), PERMISSION_DENIED (SCOPE_MISSING, KEY_WIDER_THAN_CALLER),
-    RESOURCE_EXHAUSTED (KEY_LIMIT: too many active keys).
+    RESOURCE_EXHAUSTED (KEY_LIMIT: too many active keys), FAILED_PRECONDITION (IDEMPOTENCY_KEY_REUSED).
     """
     ListKeys: _grpc.UnaryUnaryMultiCallable[_keys_pb2.ListKeysRequest, _keys_pb2.ListKeysResponse]
-    """ListKeys lists the caller's keys, newest first: revoked ones too, if asked for."""
+    """ListKeys lists the caller's keys, newest first: revoked ones too, if asked for. Filters combine: a key is
+    listed if it matches all of them. Errors: INVALID_ARGUMENT (VALIDATION_FAILED, PAGE_TOKEN_INVALID).
+    """
     GetKey: _grpc.UnaryUnaryMultiCallable[_keys_pb2.GetKeyRequest, _keys_pb2.GetKeyResponse]
     """GetKey returns one key, masked."""
     UpdateKey: _grpc.UnaryUnaryMultiCallable[_keys_pb2.UpdateKeyRequest, _keys_pb2.UpdateKeyResponse]
@@ -60,14 +63,23 @@ class KeysServiceStub:
     KEY_WIDER_THAN_CALLER), INVALID_ARGUMENT (VALIDATION_FAILED).
     """
     RotateKey: _grpc.UnaryUnaryMultiCallable[_keys_pb2.RotateKeyRequest, _keys_pb2.RotateKeyResponse]
-    """RotateKey makes a successor with the same name, scopes and limits. The old key works on for the
-    grace period, then is refused (KEY_EXPIRED). If a key calls, the rotated key must be within it; it may be
-    the calling key itself. Errors: FAILED_PRECONDITION (KEY_REVOKED, KEY_EXPIRED, KEY_ROTATED),
+    """RotateKey makes a successor with the same name, scopes, limits, metadata and external id. The old key works on
+    for the grace period, then is refused (KEY_EXPIRED). If a key calls, the rotated key must be within it; it may be
+    the calling key itself. With an idempotency key, a repeat within 24 hours makes no second successor: see
+    `CreateKeyRequest.idempotency_key`.
+    Errors: FAILED_PRECONDITION (KEY_REVOKED, KEY_EXPIRED, KEY_ROTATED, IDEMPOTENCY_KEY_REUSED),
     PERMISSION_DENIED (SCOPE_MISSING, KEY_WIDER_THAN_CALLER).
     """
     RevokeKey: _grpc.UnaryUnaryMultiCallable[_keys_pb2.RevokeKeyRequest, _keys_pb2.RevokeKeyResponse]
     """RevokeKey ends a key, for good. Once it has answered, every service refuses the key well within
     a second. To revoke a revoked key changes nothing and succeeds.
+    """
+    RevokeAllKeys: _grpc.UnaryUnaryMultiCallable[_keys_pb2.RevokeAllKeysRequest, _keys_pb2.RevokeAllKeysResponse]
+    """RevokeAllKeys ends all of the caller's working keys, for good, in one step: either all are revoked or none is.
+    A key that is being created or replaced at the same moment is either refused or revoked too. Once it has answered,
+    every service refuses these keys well within a second. If the caller presents an API key, that key is revoked as
+    well, unless `except_key_id` names it. Errors, after which nothing is revoked: NOT_FOUND (KEY_NOT_FOUND:
+    `except_key_id` names no key of the caller's), FAILED_PRECONDITION (KEY_REVOKED: it names a revoked one).
     """
     RevokeSelf: _grpc.UnaryUnaryMultiCallable[_keys_pb2.RevokeSelfRequest, _keys_pb2.RevokeSelfResponse]
     """RevokeSelf revokes the key that is presented as the credential, or the key of the token that is, whatever
@@ -101,11 +113,14 @@ class KeysServiceAsyncStub(KeysServiceStub):
     """CreateKey makes a key. Its secret stands in this answer and nowhere else. The first key raises
     the user's tier to `api_key`. If a key calls, the new key inherits its end, networks, limits, mode and
     engine where the request does not name them; those that it names must not be wider.
+    With an idempotency key, a repeat within 24 hours makes no second key: see `idempotency_key`.
     Errors: INVALID_ARGUMENT (VALIDATION_FAILED), PERMISSION_DENIED (SCOPE_MISSING, KEY_WIDER_THAN_CALLER),
-    RESOURCE_EXHAUSTED (KEY_LIMIT: too many active keys).
+    RESOURCE_EXHAUSTED (KEY_LIMIT: too many active keys), FAILED_PRECONDITION (IDEMPOTENCY_KEY_REUSED).
     """
     ListKeys: _aio.UnaryUnaryMultiCallable[_keys_pb2.ListKeysRequest, _keys_pb2.ListKeysResponse]  # type: ignore[assignment]
-    """ListKeys lists the caller's keys, newest first: revoked ones too, if asked for."""
+    """ListKeys lists the caller's keys, newest first: revoked ones too, if asked for. Filters combine: a key is
+    listed if it matches all of them. Errors: INVALID_ARGUMENT (VALIDATION_FAILED, PAGE_TOKEN_INVALID).
+    """
     GetKey: _aio.UnaryUnaryMultiCallable[_keys_pb2.GetKeyRequest, _keys_pb2.GetKeyResponse]  # type: ignore[assignment]
     """GetKey returns one key, masked."""
     UpdateKey: _aio.UnaryUnaryMultiCallable[_keys_pb2.UpdateKeyRequest, _keys_pb2.UpdateKeyResponse]  # type: ignore[assignment]
@@ -117,14 +132,23 @@ class KeysServiceAsyncStub(KeysServiceStub):
     KEY_WIDER_THAN_CALLER), INVALID_ARGUMENT (VALIDATION_FAILED).
     """
     RotateKey: _aio.UnaryUnaryMultiCallable[_keys_pb2.RotateKeyRequest, _keys_pb2.RotateKeyResponse]  # type: ignore[assignment]
-    """RotateKey makes a successor with the same name, scopes and limits. The old key works on for the
-    grace period, then is refused (KEY_EXPIRED). If a key calls, the rotated key must be within it; it may be
-    the calling key itself. Errors: FAILED_PRECONDITION (KEY_REVOKED, KEY_EXPIRED, KEY_ROTATED),
+    """RotateKey makes a successor with the same name, scopes, limits, metadata and external id. The old key works on
+    for the grace period, then is refused (KEY_EXPIRED). If a key calls, the rotated key must be within it; it may be
+    the calling key itself. With an idempotency key, a repeat within 24 hours makes no second successor: see
+    `CreateKeyRequest.idempotency_key`.
+    Errors: FAILED_PRECONDITION (KEY_REVOKED, KEY_EXPIRED, KEY_ROTATED, IDEMPOTENCY_KEY_REUSED),
     PERMISSION_DENIED (SCOPE_MISSING, KEY_WIDER_THAN_CALLER).
     """
     RevokeKey: _aio.UnaryUnaryMultiCallable[_keys_pb2.RevokeKeyRequest, _keys_pb2.RevokeKeyResponse]  # type: ignore[assignment]
     """RevokeKey ends a key, for good. Once it has answered, every service refuses the key well within
     a second. To revoke a revoked key changes nothing and succeeds.
+    """
+    RevokeAllKeys: _aio.UnaryUnaryMultiCallable[_keys_pb2.RevokeAllKeysRequest, _keys_pb2.RevokeAllKeysResponse]  # type: ignore[assignment]
+    """RevokeAllKeys ends all of the caller's working keys, for good, in one step: either all are revoked or none is.
+    A key that is being created or replaced at the same moment is either refused or revoked too. Once it has answered,
+    every service refuses these keys well within a second. If the caller presents an API key, that key is revoked as
+    well, unless `except_key_id` names it. Errors, after which nothing is revoked: NOT_FOUND (KEY_NOT_FOUND:
+    `except_key_id` names no key of the caller's), FAILED_PRECONDITION (KEY_REVOKED: it names a revoked one).
     """
     RevokeSelf: _aio.UnaryUnaryMultiCallable[_keys_pb2.RevokeSelfRequest, _keys_pb2.RevokeSelfResponse]  # type: ignore[assignment]
     """RevokeSelf revokes the key that is presented as the credential, or the key of the token that is, whatever
@@ -161,8 +185,9 @@ class KeysServiceServicer(metaclass=_abc_1.ABCMeta):
         """CreateKey makes a key. Its secret stands in this answer and nowhere else. The first key raises
         the user's tier to `api_key`. If a key calls, the new key inherits its end, networks, limits, mode and
         engine where the request does not name them; those that it names must not be wider.
+        With an idempotency key, a repeat within 24 hours makes no second key: see `idempotency_key`.
         Errors: INVALID_ARGUMENT (VALIDATION_FAILED), PERMISSION_DENIED (SCOPE_MISSING, KEY_WIDER_THAN_CALLER),
-        RESOURCE_EXHAUSTED (KEY_LIMIT: too many active keys).
+        RESOURCE_EXHAUSTED (KEY_LIMIT: too many active keys), FAILED_PRECONDITION (IDEMPOTENCY_KEY_REUSED).
         """
 
     @_abc_1.abstractmethod
@@ -171,7 +196,9 @@ class KeysServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _keys_pb2.ListKeysRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_keys_pb2.ListKeysResponse, _abc.Awaitable[_keys_pb2.ListKeysResponse]]:
-        """ListKeys lists the caller's keys, newest first: revoked ones too, if asked for."""
+        """ListKeys lists the caller's keys, newest first: revoked ones too, if asked for. Filters combine: a key is
+        listed if it matches all of them. Errors: INVALID_ARGUMENT (VALIDATION_FAILED, PAGE_TOKEN_INVALID).
+        """
 
     @_abc_1.abstractmethod
     def GetKey(
@@ -201,9 +228,11 @@ class KeysServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _keys_pb2.RotateKeyRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_keys_pb2.RotateKeyResponse, _abc.Awaitable[_keys_pb2.RotateKeyResponse]]:
-        """RotateKey makes a successor with the same name, scopes and limits. The old key works on for the
-        grace period, then is refused (KEY_EXPIRED). If a key calls, the rotated key must be within it; it may be
-        the calling key itself. Errors: FAILED_PRECONDITION (KEY_REVOKED, KEY_EXPIRED, KEY_ROTATED),
+        """RotateKey makes a successor with the same name, scopes, limits, metadata and external id. The old key works on
+        for the grace period, then is refused (KEY_EXPIRED). If a key calls, the rotated key must be within it; it may be
+        the calling key itself. With an idempotency key, a repeat within 24 hours makes no second successor: see
+        `CreateKeyRequest.idempotency_key`.
+        Errors: FAILED_PRECONDITION (KEY_REVOKED, KEY_EXPIRED, KEY_ROTATED, IDEMPOTENCY_KEY_REUSED),
         PERMISSION_DENIED (SCOPE_MISSING, KEY_WIDER_THAN_CALLER).
         """
 
@@ -215,6 +244,19 @@ class KeysServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_keys_pb2.RevokeKeyResponse, _abc.Awaitable[_keys_pb2.RevokeKeyResponse]]:
         """RevokeKey ends a key, for good. Once it has answered, every service refuses the key well within
         a second. To revoke a revoked key changes nothing and succeeds.
+        """
+
+    @_abc_1.abstractmethod
+    def RevokeAllKeys(
+        self,
+        request: _keys_pb2.RevokeAllKeysRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_keys_pb2.RevokeAllKeysResponse, _abc.Awaitable[_keys_pb2.RevokeAllKeysResponse]]:
+        """RevokeAllKeys ends all of the caller's working keys, for good, in one step: either all are revoked or none is.
+        A key that is being created or replaced at the same moment is either refused or revoked too. Once it has answered,
+        every service refuses these keys well within a second. If the caller presents an API key, that key is revoked as
+        well, unless `except_key_id` names it. Errors, after which nothing is revoked: NOT_FOUND (KEY_NOT_FOUND:
+        `except_key_id` names no key of the caller's), FAILED_PRECONDITION (KEY_REVOKED: it names a revoked one).
         """
 
     @_abc_1.abstractmethod
