@@ -170,7 +170,7 @@ async def test_functions_of_the_keys_service_about_one_user_refuse_another(
                 assert await refused(keys, sql), sql
             assert await refused(keys, sql), sql
             asked += 1
-    assert asked == 2 * 4
+    assert asked == 2 * 5
 
 
 async def test_a_role_that_inherits_from_authenticated_is_held_to_its_claims_too(
