@@ -156,9 +156,7 @@ class Changes:
 
     def applied(self, key: Key, now: datetime, plan: PlanLimits, engines: Collection[str]) -> Key:
         """The key with the changes made. Raises `KeyIsRevoked`, `KeyIsExpired` or `ValidationFailed`."""
-        key.require_changeable()
-        if self.clear_expires_at or self.expires_at is not None:
-            key.require_unexpired(now)
+        self._require_state(key, now)
         problems: list[FieldViolation] = []
         new: dict[str, Any] = {}
         if self.name is not None:
@@ -184,6 +182,11 @@ class Changes:
         if problems:
             raise ValidationFailed(problems)
         return replace(key, **new)
+
+    def _require_state(self, key: Key, now: datetime) -> None:
+        key.require_changeable()
+        if self.clear_expires_at or self.expires_at is not None:
+            key.require_unexpired(now)
 
 
 def checked_name(name: str, problems: list[FieldViolation]) -> str:
