@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator
 
 import pytest
 
@@ -9,7 +10,7 @@ from services.keys.sweep import AT_MOST, sweep
 
 
 async def test_it_goes_on_while_there_is_more_and_after_trouble() -> None:
-    outcomes = iter([AT_MOST, AT_MOST, 3, Unavailable(), 0])
+    outcomes: Iterator[int | Unavailable] = iter([AT_MOST, AT_MOST, 3, Unavailable(), 0])
     asked: list[int] = []
 
     async def drop_old(at_most: int) -> int:
