@@ -60,8 +60,7 @@ class KeyOperators:
                 keys = await unit.get_all(await unit.revoke_all(None))
             except UserUnknown:
                 raise UserNotFound from None
-        for key in keys:
-            await self._invalidator.invalidate(key.id)
+        await self._invalidator.invalidate(*(key.id for key in keys))
         if keys:
             self._notices.key_changed("revoked", user_id, keys, "")
         return [key.id for key in keys]

@@ -104,10 +104,10 @@ class Units(Protocol):
 
 
 class Invalidator(Protocol):
-    """Tells everyone that a key changed."""
+    """Tells everyone that keys changed."""
 
-    async def invalidate(self, key_id: UUID) -> None:
-        """Drop the record here at once, elsewhere as soon as the message arrives. Never raises."""
+    async def invalidate(self, *key_ids: UUID) -> None:
+        """Drop the records here at once, elsewhere as soon as the messages arrive. Never raises."""
         ...
 
 

@@ -69,8 +69,8 @@ async def compose(runtime: Runtime) -> None:
     service = KeysService(
         store,
         invalidation,
-        notices,
         Minting(keyring, peppers, tokens, clock, SystemIds(), SystemEntropy()),
+        notices=notices,
         engines=frozenset(settings.engines),
         key_limit=settings.key_limit,
     )

@@ -79,9 +79,9 @@ class KeysService:
         self,
         units: Units,
         invalidator: Invalidator,
-        notices: Notices,
         minting: Minting,
         *,
+        notices: Notices,
         engines: Collection[str],
         key_limit: int,
     ) -> None:
@@ -195,8 +195,7 @@ class KeysService:
                 found(await unit.get(but)).require_changeable()
             keys = await unit.get_all(await unit.revoke_all(but))
         ended = sorted((key.id for key in keys), key=lambda key_id: key_id == principal.api_key_id)
-        for key_id in ended:
-            await self._invalidator.invalidate(key_id)
+        await self._invalidator.invalidate(*ended)
         if keys:
             self._notices.key_changed("revoked", principal.user_id, keys, client_ip())
         return ended

@@ -39,7 +39,7 @@ class Told:
 
 
 class NoReplicas:
-    async def invalidate(self, key_id: UUID) -> None:
+    async def invalidate(self, *key_ids: UUID) -> None:
         pass
 
 
@@ -59,7 +59,7 @@ def service(store: KeyStore, told: Told) -> KeysService:
     keyring, clock = Keyring.parse(f"1:{PEPPER_1}"), SystemClock()
     tokens = DerivedTokens(token_keyring(keyring), clock)
     minting = Minting(keyring, Peppers(keyring), tokens, clock, SystemIds(), SystemEntropy())
-    return KeysService(store, NoReplicas(), told, minting, engines={"native"}, key_limit=3)
+    return KeysService(store, NoReplicas(), minting, notices=told, engines={"native"}, key_limit=3)
 
 
 @pytest.fixture

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from typing import Any, cast
+from uuid import UUID
 
 import pytest
+import redis.exceptions
 from google.protobuf.duration_pb2 import Duration
+from prometheus_client import REGISTRY
 
 from servicekit.clock import uuid7
 from servicekit.errors import FailedPrecondition
+from services.keys.invalidation import Invalidation
 from signgate.keys.v1 import keys_pb2 as pb
 from tests.integration.keys.test_revocation import until_refused
 from tests.integration.keys.world import Replica, User, World, create, refused, with_key
@@ -49,6 +53,25 @@ async def test_every_replica_refuses_them(world: World, ann: User) -> None:
         assert await one.validate_all([each.secret for each in made]) == ["KEY_REVOKED"] * 3
         for each in made:
             await until_refused(two, each.secret)
+
+
+async def test_a_redis_that_hangs_delays_it_by_one_message_not_by_one_a_key() -> None:
+    """Every record is dropped here at once, and the keys that were not told of are counted."""
+    forgotten: list[UUID] = []
+    tried: list[str] = []
+
+    class Hanging:
+        async def publish(self, channel: str, key_id: str) -> None:
+            tried.append(key_id)
+            raise redis.exceptions.TimeoutError
+
+    invalidation = Invalidation(cast("Any", Hanging()), forgotten.append)
+    before = REGISTRY.get_sample_value("signgate_keys_publish_failed_total") or 0
+    ids = [uuid7() for _ in range(20)]
+    await invalidation.invalidate(*ids)
+    assert forgotten == ids
+    assert tried == [str(ids[0])]
+    assert REGISTRY.get_sample_value("signgate_keys_publish_failed_total") == before + 20
 
 
 async def test_one_key_can_be_kept(keys: Replica, ann: User, bob: User) -> None:
