@@ -13,6 +13,7 @@ from uuid import UUID
 from servicekit.clock import Clock
 from servicekit.errors import FieldViolation
 from servicekit.principal import Principal
+from servicekit.texts import checked_name
 from services.keys.domain import Key
 from services.keys.errors import UserNotFound, UserUnknown, ValidationFailed
 from services.keys.ports import Invalidator, Notices, Units
@@ -67,9 +68,8 @@ class KeyOperators:
 
 
 def checked_reason(reason: str) -> str:
-    """The reason without surrounding blanks. Raises `ValidationFailed`."""
-    reason = reason.strip()
-    if not 1 <= len(reason) <= REASON_LENGTH or not reason.isprintable():
-        wrong = f"must have 1 to {REASON_LENGTH} characters and no control characters; the user can read it"
-        raise ValidationFailed([FieldViolation("reason", wrong)])
-    return reason
+    """The reason in canonical form. The user can read it. Raises `ValidationFailed`."""
+    try:
+        return checked_name(reason, REASON_LENGTH)
+    except ValueError as error:
+        raise ValidationFailed([FieldViolation("reason", str(error))]) from None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -61,7 +62,9 @@ def checked_search(
         problems.append(FieldViolation("name_contains", wrong))
     if problems:
         raise ValidationFailed(problems)
-    return Search(external_id, pairs_of(metadata), name_contains, include_inactive)
+    # As names are stored.
+    part = unicodedata.normalize("NFC", name_contains)
+    return Search(external_id, pairs_of(metadata), part, include_inactive)
 
 
 @dataclass(frozen=True, slots=True)

@@ -444,6 +444,8 @@ async def test_a_name_is_stored_in_one_form(keys: Replica, ann: User) -> None:
     """S26."""
     made = await create(keys, ann, name=" cle\u0301 🚀 ")
     assert made.key.name == "cl\u00e9 🚀"
+    found = await keys.owner.ListKeys(pb.ListKeysRequest(name_contains="cle\u0301"), metadata=ann.auth)
+    assert [key.id for key in found.keys] == [made.key.id]
 
 
 async def test_a_repeat_gives_no_more_than_the_caller_has_now(keys: Replica, ann: User) -> None:

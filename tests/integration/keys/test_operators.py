@@ -116,7 +116,7 @@ async def test_a_key_is_looked_for_among_the_named_users_only(
     assert await keys.validate(made.secret) == "OK"
 
 
-@pytest.mark.parametrize("reason", ["", "  ", "x" * 201, "a\nb", "\0"])
+@pytest.mark.parametrize("reason", ["", "  ", "x" * 201, "a\nb", "\0", "\u3164", "a\u2060b"])
 async def test_a_revocation_needs_a_reason(keys: Replica, world: World, ann: User, reason: str) -> None:
     made = await create(keys, ann)
     one = pb.RevokeUserKeyRequest(user_id=str(ann.id), key_id=made.key.id, reason=reason)
