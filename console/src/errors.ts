@@ -42,6 +42,7 @@ const ADVICE: Readonly<Record<string, string>> = {
   OVER_EMAIL_SEND_RATE_LIMIT: "Look for the mail that is already there, also among the spam.",
   KEY_LIMIT: "Revoke a key that you no longer need.",
   KEY_REVOKED: "Make a new key instead.",
+  IDEMPOTENCY_KEY_REUSED: "Load the page again. If the key is in the list, replace it to get a secret.",
   ENGINE_UNAVAILABLE: "Choose another engine, or try again shortly.",
   SIGNUP_DISABLED: "Ask whoever runs this deployment for an account.",
   USER_BANNED: "Ask whoever runs this deployment.",

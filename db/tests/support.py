@@ -69,6 +69,8 @@ async def make_user(admin: Connection, name: str) -> User:
         INSERT INTO auth.audit_log (user_id, action, actor_kind) VALUES ('{user.id}', 'login', 'user');
         INSERT INTO api_keys (user_id, id, key_hash, name)
             VALUES ('{user.id}', '{user.key}', '{user.key_hash}', 'first');
+        INSERT INTO key_answers (user_id, lookup, sealed)
+            VALUES ('{user.id}', decode(repeat('00', 32), 'hex'), 'x');
         INSERT INTO user_plan_overrides (user_id, pool, daily_limit) VALUES ('{user.id}', 'free', 7);
         INSERT INTO quota_usage (user_id, date, request_count) VALUES ('{user.id}', '2026-01-01', 3);
         INSERT INTO api_key_quota_usage (user_id, api_key_id, date, request_count)

@@ -37,11 +37,17 @@ CALLERS: dict[str, set[str]] = {
     "public.update_user_last_login": {USER, SERVICE, AUTH},
     "public.create_api_key": {USER, SERVICE, KEYS},
     "public.rotate_api_key": {USER, SERVICE, KEYS},
+    "public.lock_key_owner": {KEYS},
     "public.validate_api_key": {KEYS, SERVICE},
     "public.validate_api_keys": {KEYS},
     "public.lookup_api_keys": {KEYS},
     "public.repepper_api_key": {KEYS},
     "public.count_keys_by_pepper": {KEYS},
+    "public.revoke_api_keys": {KEYS},
+    "public.user_exists": {KEYS},
+    "public.find_key_answer": {KEYS},
+    "public.keep_key_answer": {KEYS},
+    "public.drop_old_key_answers": {KEYS},
     "public.get_user_limits": {QUOTA, SERVICE},
     "public.get_api_key_limits": {QUOTA},
     "public.get_user_quota_usage": {USER, QUOTA, SERVICE},
@@ -144,6 +150,27 @@ async def test_functions_about_one_user_refuse_another(
                     assert await refused(services[role], sql), (role, sql, caller)
             asked += 1
     assert asked == 4 * 9
+
+
+async def test_functions_of_the_keys_service_about_one_user_refuse_another(
+    admin: Connection, connect: Connect, alice: User, bob: User
+) -> None:
+    """Those that only the keys service may call, asked with Bob's claims, or with none, about Alice."""
+    keys = await connect(KEYS)
+    asked = 0
+    for row in await admin.fetch(FUNCTIONS):
+        name = f"{row['schema']}.{row['name']}"
+        if CALLERS.get(name) != {KEYS} or "p_user_id" not in (row["proargnames"] or []):
+            continue
+        assert row["proargnames"][0] == "p_user_id", name
+        rest = [f"NULL::{kind}" for kind in row["types"][1:]]
+        for whose in (f"'{alice.id}'", "NULL"):
+            sql = f"SELECT {name}({', '.join([whose, *rest])})"
+            async with for_caller(keys, bob):
+                assert await refused(keys, sql), sql
+            assert await refused(keys, sql), sql
+            asked += 1
+    assert asked == 2 * 5
 
 
 async def test_a_role_that_inherits_from_authenticated_is_held_to_its_claims_too(

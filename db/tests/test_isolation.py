@@ -36,7 +36,8 @@ WITH RECURSIVE may_be (m) AS (
 SHARED = {"plans"}
 BOOKKEEPING = {"schema_migrations"}  # dbmate's
 KEY_COLUMNS = """id, user_id, name, created_at, last_used, is_active, prefix, last4, scopes, mode, expires_at,
-    revoked_at, cidrs, daily_limit, per_minute, engine, rotated_from, grace_until, updated_at"""
+    revoked_at, cidrs, daily_limit, per_minute, engine, rotated_from, grace_until, updated_at, metadata,
+    external_id"""
 # Where a role may read some columns only: which.
 COLUMNS = {
     ("api_keys", "signgate_keys"): KEY_COLUMNS,
@@ -54,6 +55,7 @@ PRIVILEGES: dict[str, dict[str, set[str]]] = {
     "usage_logs": {"authenticated": S, "service_role": ALL, "signgate_logger": S},
     "quota_alerts": {"authenticated": S, "service_role": ALL, "signgate_logger": S},
     "alert_settings": {},
+    "key_answers": {},
     "usage_hours": {"authenticated": S, "service_role": ALL},
     "usage_days": {"authenticated": S, "service_role": ALL},
     "quota_usage": {"authenticated": S, "service_role": ALL, "signgate_quota": S},
@@ -386,6 +388,8 @@ async def test_users_change_only_the_columns_they_may(caller: Connection, bob: U
             "UPDATE api_keys SET key_hash = 'x'",
             "UPDATE api_keys SET grace_until = now() + interval '1 year'",
             "UPDATE api_keys SET last_used = now()",
+            "UPDATE api_keys SET metadata = '{}'",
+            "UPDATE api_keys SET external_id = 'x'",
             "SELECT key_hash FROM api_keys",
             "UPDATE plans SET daily_limit = 1000000",
             "UPDATE user_plan_overrides SET daily_limit = 1000000",

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from db.tests.support import Connect, Connection
 
 CREATE = "SELECT create_api_key($1, $2, 'laptop', p_max_active => $3)"
+REVOKE_ALL = "SELECT revoke_api_keys($1, $2)"
 ROTATE = "SELECT rotate_api_key($1, $2, $3, $4, 'sgk_live_new', 'abcd', 2, now() + interval '1 hour')"
 
 
@@ -145,6 +146,33 @@ async def test_a_revoked_key_stays_revoked(admin: Connection, connect: Connect, 
     await admin.execute("UPDATE api_keys SET last_used = now()")  # an event that was under way
 
 
+@pytest.mark.parametrize("ended", ["expires_at", "grace_until"])
+async def test_an_expired_key_stays_expired(
+    admin: Connection, connect: Connect, alice: User, ended: str
+) -> None:
+    """For the owner, for administrators, and for the owner of the tables."""
+    await admin.execute(f"UPDATE api_keys SET {ended} = now() - interval '1 second'")
+    keys, login = await connect("signgate_keys"), await connect("postgres")
+    for change in ("NULL", "'infinity'", "now() + interval '1 minute'"):
+        revive = f"UPDATE api_keys SET {ended} = {change}"
+        assert await state_of(admin, revive) == "SG004"
+        async with acting(login, "service_role"):
+            assert await state_of(login, revive) == "SG004"
+        if ended == "expires_at":
+            async with for_caller(keys, alice):
+                assert await state_of(keys, revive) == "SG004"
+    # What leaves it expired is allowed: a list of keys may hold some that have expired already.
+    await admin.execute("UPDATE api_keys SET expires_at = now() - interval '1 minute', name = 'old'")
+    await admin.execute("UPDATE api_keys SET revoked_at = now()")
+
+
+async def test_a_grace_period_can_only_become_shorter(admin: Connection, alice: User) -> None:
+    await admin.execute("UPDATE api_keys SET grace_until = now() + interval '1 hour'")
+    for change in ("NULL", "now() + interval '2 hours'"):
+        assert await state_of(admin, f"UPDATE api_keys SET grace_until = {change}") == "SG003"
+    await admin.execute("UPDATE api_keys SET grace_until = now() + interval '1 minute'")
+
+
 async def test_rotation_copies_the_key_and_gives_the_old_one_a_grace_period(
     admin: Connection, connect: Connect, alice: User
 ) -> None:
@@ -167,6 +195,116 @@ async def test_rotation_copies_the_key_and_gives_the_old_one_a_grace_period(
     await admin.execute("UPDATE api_keys SET revoked_at = now() WHERE id = $1", successor)
     async with for_caller(keys, alice):
         assert await state_of(keys, ROTATE, alice.id, successor, uuid4(), "h4") == "SG002"
+
+
+async def test_a_successor_has_the_metadata_and_the_external_id_too(
+    admin: Connection, connect: Connect, alice: User
+) -> None:
+    await admin.execute("UPDATE api_keys SET metadata = '{\"a\": \"b\"}', external_id = 'x'")
+    keys, successor = await connect("signgate_keys"), uuid4()
+    async with for_caller(keys, alice):
+        await keys.fetchval(ROTATE, alice.id, alice.key, successor, "h2")
+        row = await keys.fetchrow("SELECT metadata, external_id FROM api_keys WHERE id = $1", successor)
+    assert row is not None
+    assert tuple(row) == ('{"a": "b"}', "x")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "metadata = '[]'",
+        "metadata = '{\"a\": 1}'",
+        'metadata = \'{"a": ["b"]}\'',
+        "metadata = jsonb_build_object('a', repeat('x', 17000))",
+        "external_id = ''",
+        "external_id = repeat('x', 129)",
+    ],
+)
+async def test_notes_about_a_key_are_bounded(admin: Connection, alice: User, change: str) -> None:
+    assert await state_of(admin, f"UPDATE api_keys SET {change}") == "23514"
+
+
+async def test_all_keys_of_one_user_are_revoked_but_one(
+    admin: Connection, connect: Connect, alice: User, bob: User
+) -> None:
+    keys = await connect("signgate_keys")
+    async with for_caller(keys, alice):
+        others = [await keys.fetchval(CREATE, alice.id, f"h{number}", None) for number in range(3)]
+        await keys.execute("UPDATE api_keys SET expires_at = now() WHERE id = $1", others[0])
+        ended = {row[0] for row in await keys.fetch(REVOKE_ALL, alice.id, alice.key)}
+        assert ended == set(others[1:])
+        assert [row[0] for row in await keys.fetch(REVOKE_ALL, alice.id, None)] == [alice.key]
+        assert await keys.fetch(REVOKE_ALL, alice.id, None) == []
+    active = await admin.fetch("SELECT id FROM api_keys WHERE is_active")
+    assert {row["id"] for row in active} == {bob.key, others[0]}
+
+
+@pytest.mark.parametrize("grace", ["0", "1 hour"])
+async def test_the_successor_of_a_rotation_under_way_is_revoked_too(
+    admin: Connection, connect: Connect, alice: User, grace: str
+) -> None:
+    """The rotation has locked the old key and is not committed when all keys are to end."""
+    rotating, keys = await connect("signgate_keys"), await connect("signgate_keys")
+    rotate = ROTATE.replace("1 hour", grace)
+    successor = uuid4()
+
+    async def revoke_all() -> list[UUID]:
+        async with for_caller(keys, alice):
+            return [row[0] for row in await keys.fetch(REVOKE_ALL, alice.id, None)]
+
+    async with for_caller(rotating, alice):
+        await rotating.fetchval(rotate, alice.id, alice.key, successor, "h2")
+        revoking = asyncio.create_task(revoke_all())
+        await waiting(admin, keys)
+    assert successor in await revoking
+    assert await admin.fetchval("SELECT is_active FROM api_keys WHERE id = $1", successor) is False
+
+
+async def test_a_creation_under_way_is_waited_for(admin: Connection, connect: Connect, alice: User) -> None:
+    creating, keys = await connect("signgate_keys"), await connect("signgate_keys")
+
+    async def revoke_all() -> list[UUID]:
+        async with for_caller(keys, alice):
+            return [row[0] for row in await keys.fetch(REVOKE_ALL, alice.id, None)]
+
+    async with for_caller(creating, alice):
+        made = await creating.fetchval(CREATE, alice.id, "h1", None)
+        revoking = asyncio.create_task(revoke_all())
+        await waiting(admin, keys)
+    assert set(await revoking) == {made, alice.key}
+
+
+async def test_requests_with_one_answer_wait_for_each_other(
+    admin: Connection, connect: Connect, alice: User
+) -> None:
+    first, second = await connect("signgate_keys"), await connect("signgate_keys")
+    lookup = b"l" * 32
+    find, keep = "SELECT lookup, sealed FROM find_key_answer($1, $2)", "SELECT keep_key_answer($1, $2, $3)"
+
+    async def answer() -> list[tuple[bytes, bytes]]:
+        async with for_caller(second, alice):
+            return [tuple(row) for row in await second.fetch(find, alice.id, [b"x" * 32, lookup])]
+
+    async with for_caller(first, alice):
+        assert await first.fetch(find, alice.id, [lookup]) == []
+        asking = asyncio.create_task(answer())
+        await waiting(admin, second)
+        await first.execute(keep, alice.id, lookup, b"sealed")
+    assert await asking == [(lookup, b"sealed")]
+    async with for_caller(first, alice):
+        assert await state_of(first, keep, alice.id, lookup, b"another") == "23505"
+    await admin.execute("UPDATE key_answers SET expires_at = now()")
+    assert await answer() == []
+
+
+async def waiting(admin: Connection, connection: Connection) -> None:
+    """Until a connection waits for a lock."""
+    async with asyncio.timeout(20):
+        while not await admin.fetchval(  # noqa: ASYNC110  # PostgreSQL tells nobody
+            "SELECT wait_event_type = 'Lock' FROM pg_stat_activity WHERE pid = $1",
+            connection.get_server_pid(),
+        ):
+            await asyncio.sleep(0.01)
 
 
 async def test_rotating_another_users_key_is_as_if_it_did_not_exist(
@@ -226,6 +364,25 @@ async def test_every_change_is_on_record_with_who_and_what_and_never_a_hash(
     ]
     assert json.loads(rows[1]["changes"]) == {"name": ["first", "renamed"], "daily_limit": [None, 3]}
     assert alice.key_hash not in str([row["changes"] for row in rows])
+
+
+async def test_an_operators_change_is_on_record_with_the_operator_and_the_reason(
+    admin: Connection, connect: Connect, alice: User, bob: User
+) -> None:
+    """The settings of the transaction count, whatever the claims say."""
+    keys, operator = await connect("signgate_keys"), uuid4()
+    for user, named in ((alice, operator), (bob, UUID(int=0))):
+        async with for_caller(keys, user):
+            for name, value in (("signgate.operator", str(named)), ("signgate.reason", "leaked")):
+                await keys.execute("SELECT set_config($1, $2, true)", name, value)
+            await keys.execute(REVOKE_ALL, user.id, None)
+    rows = await admin.fetch(
+        "SELECT user_id, actor_kind, actor_id, reason FROM key_audit WHERE action = 'key.revoked'"
+    )
+    assert {tuple(row) for row in rows} == {
+        (alice.id, "service_role", operator, "leaked"),
+        (bob.id, "service_role", None, "leaked"),
+    }
 
 
 async def test_deleting_an_account_deletes_its_keys_and_its_trail_but_not_its_usage(

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
-from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Any, Final, Literal
 from uuid import UUID
 
 from servicekit.errors import FieldViolation
 from servicekit.principal import ALL_SCOPES, DEFAULT_KEY_SCOPES, KEYS_MANAGE
+from servicekit.texts import checked_name as checked_text
+from services.keys import metadata as notes
 from services.keys.errors import (
     KeyIsExpired,
     KeyIsRevoked,
@@ -20,9 +20,9 @@ from services.keys.errors import (
     ScopeMissing,
     ValidationFailed,
 )
+from services.keys.networks import Network, parse
 
 Mode = Literal["live", "test"]
-Network = IPv4Network | IPv6Network
 
 NAME_LENGTH: Final = 100
 MAX_NETWORKS: Final = 32
@@ -30,9 +30,6 @@ MAX_GRACE: Final = timedelta(days=30)
 DEFAULT_GRACE: Final = timedelta(days=1)
 TOKEN_TTL: Final = timedelta(minutes=5)
 TOKEN_TTL_MAX: Final = timedelta(hours=1)
-
-# Shown in consoles and logs: nothing that moves the cursor or hides text.
-_control = re.compile(r"[\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2066-\u2069\ufeff]")
 
 
 class Status(StrEnum):
@@ -65,6 +62,8 @@ class Key:
     rotated_from: UUID | None = None
     engine: str = ""
     grace_until: datetime | None = None
+    metadata: notes.Pairs = ()
+    external_id: str = ""
 
     @property
     def ends_at(self) -> datetime | None:
@@ -82,9 +81,14 @@ class Key:
         return Status.ACTIVE if self.grace_until is None else Status.ROTATING
 
     def require_changeable(self) -> None:
-        """Raise `KeyIsRevoked` for a key that has ended for good."""
+        """Raise `KeyIsRevoked` for a key that was revoked."""
         if self.revoked_at is not None:
             raise KeyIsRevoked
+
+    def require_unexpired(self, now: datetime) -> None:
+        """Raise `KeyIsExpired` for a key whose time is over: no other end brings it back."""
+        if self.status(now) is Status.EXPIRED:
+            raise KeyIsExpired
 
     def require_rotatable(self, now: datetime) -> None:
         """Raise `KeyIsRevoked`, `KeyIsExpired` or `KeyIsRotated` unless a successor may be made."""
@@ -109,16 +113,18 @@ class PlanLimits:
 
 @dataclass(frozen=True, slots=True)
 class Draft:
-    """The members of a key that its owner chooses."""
+    """The members of a key that its owner chooses. No mode: live, or that of the key that makes it."""
 
     name: str
     scopes: tuple[str, ...] = ()
-    mode: Mode = "live"
+    mode: Mode | None = None
     expires_at: datetime | None = None
     allowed_cidrs: tuple[str, ...] = ()
     daily_limit: int | None = None
     per_minute: int | None = None
     engine: str = ""
+    metadata: notes.Pairs = ()
+    external_id: str = ""
 
     def checked(self, now: datetime, plan: PlanLimits, engines: Collection[str]) -> Draft:
         """The draft in canonical form. Raises `ValidationFailed` naming all that is wrong."""
@@ -128,8 +134,11 @@ class Draft:
             self,
             name=checked_name(self.name, problems),
             scopes=checked_scopes(self.scopes or sorted(DEFAULT_KEY_SCOPES), problems),
+            mode=self.mode or "live",
             allowed_cidrs=networks,
+            metadata=notes.checked_metadata(self.metadata, problems),
         )
+        notes.check_external_id(self.external_id, problems)
         check_expiry(self.expires_at, now, problems)
         check_limit("daily_limit", self.daily_limit, plan.daily_limit, problems)
         check_limit("per_minute", self.per_minute, plan.per_minute, problems)
@@ -141,7 +150,9 @@ class Draft:
 
 @dataclass(frozen=True, slots=True)
 class Changes:
-    """Members to change; `None` leaves one as it is. A limit of 0 and an empty engine take it away."""
+    """Members to change; `None` leaves one as it is. A limit of 0 and an empty engine or external id take it
+    away. Of metadata, named pairs are set, and those with an empty value are taken away.
+    """
 
     name: str | None = None
     scopes: tuple[str, ...] | None = None
@@ -151,10 +162,12 @@ class Changes:
     daily_limit: int | None = None
     per_minute: int | None = None
     engine: str | None = None
+    metadata: notes.Pairs = ()
+    external_id: str | None = None
 
     def applied(self, key: Key, now: datetime, plan: PlanLimits, engines: Collection[str]) -> Key:
-        """The key with the changes made. Raises `KeyIsRevoked` or `ValidationFailed`."""
-        key.require_changeable()
+        """The key with the changes made. Raises `KeyIsRevoked`, `KeyIsExpired` or `ValidationFailed`."""
+        self._require_state(key, now)
         problems: list[FieldViolation] = []
         new: dict[str, Any] = {}
         if self.name is not None:
@@ -177,19 +190,28 @@ class Changes:
         if self.engine is not None:
             check_engine(self.engine, engines, problems)
             new["engine"] = self.engine
+        if self.metadata:
+            new["metadata"] = notes.merged_metadata(key.metadata, self.metadata, problems)
+        if self.external_id is not None:
+            notes.check_external_id(self.external_id, problems)
+            new["external_id"] = self.external_id
         if problems:
             raise ValidationFailed(problems)
         return replace(key, **new)
 
+    def _require_state(self, key: Key, now: datetime) -> None:
+        key.require_changeable()
+        if self.clear_expires_at or self.expires_at is not None:
+            key.require_unexpired(now)
+
 
 def checked_name(name: str, problems: list[FieldViolation]) -> str:
-    """The name without surrounding blanks."""
-    name = name.strip()
-    if not 1 <= len(name) <= NAME_LENGTH:
-        problems.append(FieldViolation("name", f"must have 1 to {NAME_LENGTH} characters"))
-    elif _control.search(name):
-        problems.append(FieldViolation("name", "must hold no control characters"))
-    return name
+    """The name in canonical form."""
+    try:
+        return checked_text(name, NAME_LENGTH)
+    except ValueError as error:
+        problems.append(FieldViolation("name", str(error)))
+        return name
 
 
 def checked_scopes(scopes: Iterable[str], problems: list[FieldViolation]) -> tuple[str, ...]:
@@ -203,20 +225,16 @@ def checked_scopes(scopes: Iterable[str], problems: list[FieldViolation]) -> tup
 
 
 def canonical_networks(cidrs: Sequence[str], problems: list[FieldViolation]) -> tuple[str, ...]:
-    """The networks as `ipaddress` writes them, each once; a bare address is a network of one."""
+    """The networks in canonical form, each once; a bare address is a network of one."""
     if len(cidrs) > MAX_NETWORKS:
         problems.append(FieldViolation("allowed_cidrs", f"at most {MAX_NETWORKS} networks"))
         return ()
     found: dict[str, None] = {}
     for index, cidr in enumerate(cidrs):
         try:
-            found[str(ip_network(cidr))] = None
-        except ValueError:
-            problems.append(
-                FieldViolation(
-                    f"allowed_cidrs[{index}]", "must be a network such as 203.0.113.0/24, host bits zero"
-                )
-            )
+            found[str(parse(cidr))] = None
+        except ValueError as error:
+            problems.append(FieldViolation(f"allowed_cidrs[{index}]", str(error)))
     return tuple(found)
 
 
@@ -275,6 +293,7 @@ class Event:
     actor_id: UUID | None
     changes: str
     request_id: str
+    reason: str = ""
 
 
 @dataclass(frozen=True, slots=True)

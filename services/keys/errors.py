@@ -4,17 +4,20 @@
     ├── ValidationFailed      VALIDATION_FAILED   `violations` name every wrong member
     └── PageTokenInvalid      PAGE_TOKEN_INVALID
     NotFound
-    └── KeyNotFound           KEY_NOT_FOUND       no such key, or another user's: told apart nowhere
+    ├── KeyNotFound           KEY_NOT_FOUND       no such key, or another user's: told apart nowhere
+    └── UserNotFound          USER_NOT_FOUND      an operator named an account that is not there
     FailedPrecondition
     ├── KeyIsRevoked          KEY_REVOKED         a revoked key can't be changed or rotated
-    ├── KeyIsExpired          KEY_EXPIRED         neither can an expired one be rotated
-    └── KeyIsRotated          KEY_ROTATED         it has a successor already
+    ├── KeyIsExpired          KEY_EXPIRED         an expired key can't be rotated or given another end
+    ├── KeyIsRotated          KEY_ROTATED         it has a successor already
+    └── IdempotencyKeyReused  IDEMPOTENCY_KEY_REUSED  another request was made with this idempotency key
     ResourceExhausted
     └── KeyLimit              KEY_LIMIT           too many active keys
     Unauthenticated
     └── UserUnknown           USER_UNKNOWN        the account behind the credential is gone
     PermissionDenied
     ├── ScopeMissing          SCOPE_MISSING       a credential gives only scopes that it has
+    ├── WiderThanCaller       KEY_WIDER_THAN_CALLER  nor a later end, other networks, higher limits …
     └── DerivedToken          DERIVED_TOKEN       a minted token mints no tokens
     Unavailable
     └── KeysUnavailable       KEYS_UNAVAILABLE    records can be neither trusted nor read
@@ -50,7 +53,10 @@ class PageTokenInvalid(InvalidArgument):
     """The page token is not one that a list gave."""
 
     reason = "PAGE_TOKEN_INVALID"
-    message = "The page token is not valid. Use the next_page_token of the page before, unchanged."
+    message = (
+        "The page token is not valid. Use the next_page_token of the page before, unchanged,"
+        " with the same filters."
+    )
 
 
 class KeyNotFound(NotFound):
@@ -58,6 +64,13 @@ class KeyNotFound(NotFound):
 
     reason = "KEY_NOT_FOUND"
     message = "There is no such API key."
+
+
+class UserNotFound(NotFound):
+    """An operator named an account that is not there."""
+
+    reason = "USER_NOT_FOUND"
+    message = "There is no such user."
 
 
 class KeyIsRevoked(FailedPrecondition):
@@ -71,7 +84,7 @@ class KeyIsExpired(FailedPrecondition):
     """The key's time is over."""
 
     reason = "KEY_EXPIRED"
-    message = "This API key has expired. Create a new one."
+    message = "This API key has expired; that can't be undone. Create a new one."
 
 
 class KeyIsRotated(FailedPrecondition):
@@ -79,6 +92,16 @@ class KeyIsRotated(FailedPrecondition):
 
     reason = "KEY_ROTATED"
     message = "This API key has been rotated already. Rotate its successor."
+
+
+class IdempotencyKeyReused(FailedPrecondition):
+    """The same caller made another request with this idempotency key within 24 hours."""
+
+    reason = "IDEMPOTENCY_KEY_REUSED"
+    message = (
+        "This idempotency key was used for a different request in the last 24 hours."
+        " Repeat that request unchanged, or send a new idempotency key."
+    )
 
 
 class KeyLimit(ResourceExhausted):
@@ -106,6 +129,21 @@ class ScopeMissing(PermissionDenied):
         """The error that names the scopes."""
         names = " ".join(sorted(missing))
         return cls(f"This credential lacks the scope: {names}.", metadata={"missing_scopes": names})
+
+
+class WiderThanCaller(PermissionDenied):
+    """A credential can give only what it has itself; `violations` name each attribute that is wider."""
+
+    reason = "KEY_WIDER_THAN_CALLER"
+    message = "This credential can't give more than it has itself."
+
+    @classmethod
+    def at(cls, violations: Iterable[FieldViolation]) -> WiderThanCaller:
+        """The error that names the attributes."""
+        found = tuple(violations)
+        told = "; ".join(f"{v.field} {v.description}" for v in found)
+        fields = " ".join(v.field for v in found)
+        return cls(f"{cls.message[:-1]}: {told}.", metadata={"fields": fields}, violations=found)
 
 
 class DerivedToken(PermissionDenied):

@@ -30,16 +30,20 @@ class Invalidation:
         self._client = client
         self._forget = forget
 
-    async def invalidate(self, key_id: UUID) -> None:
-        """See `service.Invalidator`. Waits at most the client's timeout for Redis."""
-        self._forget(key_id)
-        try:
-            with translated():
-                await self._client.publish(CHANNEL, str(key_id))
-        except Exception as error:  # noqa: BLE001  # the change is committed: failing now would be a lie
-            PUBLISH_FAILED.inc()
-            cause = repr(error.__cause__ or error)
-            _log.warning("an invalidation was not published", key_id=str(key_id), cause=cause)
+    async def invalidate(self, *key_ids: UUID) -> None:
+        """See `ports.Invalidator`. Waits for Redis at most one timeout, for any number of keys."""
+        for key_id in key_ids:
+            self._forget(key_id)
+        for place, key_id in enumerate(key_ids):
+            try:
+                with translated():
+                    await self._client.publish(CHANNEL, str(key_id))
+            except Exception as error:  # noqa: BLE001  # the change is committed: failing now would be a lie
+                # The rest would wait as long as this one did.
+                PUBLISH_FAILED.inc(len(key_ids) - place)
+                cause = repr(error.__cause__ or error)
+                _log.warning("an invalidation was not published", key_id=str(key_id), cause=cause)
+                return
 
 
 class Subscription:

@@ -13,7 +13,9 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from servicekit.errors import FieldViolation
 from services.keys.domain import Changes, Draft, Event, Key, Mode, Refused, Status, Validated
 from services.keys.errors import ValidationFailed
-from signgate.keys.v1 import keys_pb2, validation_pb2
+from services.keys.metadata import pairs_of
+from services.keys.search import Search, checked_search
+from signgate.keys.v1 import admin_pb2, keys_pb2, validation_pb2
 
 _modes: Final[dict[Mode, keys_pb2.KeyMode.ValueType]] = {
     "live": keys_pb2.KEY_MODE_LIVE,
@@ -29,10 +31,25 @@ _statuses: Final = {
 
 def key_id(text: str) -> UUID:
     """A key's id. Raises `ValidationFailed`."""
+    return uuid("key_id", text)
+
+
+def uuid(field: str, text: str) -> UUID:
+    """A UUID. Raises `ValidationFailed`."""
     try:
         return UUID(text)
     except ValueError:
-        raise ValidationFailed([FieldViolation("key_id", "must be a UUID")]) from None
+        raise ValidationFailed([FieldViolation(field, "must be a UUID")]) from None
+
+
+def search(request: keys_pb2.ListKeysRequest | admin_pb2.ListUserKeysRequest) -> Search:
+    """Which keys to list. Raises `ValidationFailed`."""
+    return checked_search(
+        request.external_id,
+        request.metadata_filter,
+        request.name_contains,
+        include_inactive=request.include_inactive,
+    )
 
 
 def moment(field: str, stamp: Timestamp) -> datetime:
@@ -58,12 +75,14 @@ def draft(request: keys_pb2.CreateKeyRequest) -> Draft:
     return Draft(
         name=request.name,
         scopes=tuple(request.scopes),
-        mode="test" if request.mode == keys_pb2.KEY_MODE_TEST else "live",
+        mode=next((mode for mode, value in _modes.items() if value == request.mode), None),
         expires_at=moment("expires_at", request.expires_at) if request.HasField("expires_at") else None,
         allowed_cidrs=tuple(request.allowed_cidrs),
         daily_limit=request.daily_limit if request.HasField("daily_limit") else None,
         per_minute=request.per_minute if request.HasField("per_minute") else None,
         engine=request.engine,
+        metadata=pairs_of(request.metadata),
+        external_id=request.external_id,
     )
 
 
@@ -78,6 +97,8 @@ def changes(request: keys_pb2.UpdateKeyRequest) -> Changes:
         daily_limit=request.daily_limit if request.HasField("daily_limit") else None,
         per_minute=request.per_minute if request.HasField("per_minute") else None,
         engine=request.engine if request.HasField("engine") else None,
+        metadata=pairs_of(request.metadata),
+        external_id=request.external_id if request.HasField("external_id") else None,
     )
 
 
@@ -95,6 +116,8 @@ def key(found: Key, now: datetime) -> keys_pb2.Key:
         per_minute=found.per_minute,
         rotated_from=str(found.rotated_from or ""),
         engine=found.engine,
+        metadata=dict(found.metadata),
+        external_id=found.external_id,
     )
     message.created_at.FromDatetime(found.created_at)
     message.updated_at.FromDatetime(found.updated_at)
@@ -116,6 +139,7 @@ def event(found: Event) -> keys_pb2.KeyEvent:
         actor_id=str(found.actor_id or ""),
         changes_json=found.changes,
         request_id=found.request_id,
+        reason=found.reason,
     )
     message.created_at.FromDatetime(found.created_at)
     return message

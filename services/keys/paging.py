@@ -26,19 +26,21 @@ def page_size(wished: int) -> int:
     return min(wished or DEFAULT_SIZE, MAX_SIZE)
 
 
-def encode(page: Page) -> str:
-    """The token of a page's end; exact to the microsecond, as PostgreSQL is."""
+def encode(page: Page, mark: bytes = b"") -> str:
+    """The token of a page's end; exact to the microsecond, as PostgreSQL is. `mark` is of the filters."""
     micros = (page.at - _epoch) // timedelta(microseconds=1)
-    return base64.urlsafe_b64encode(_layout.pack(micros, page.id.bytes)).decode().rstrip("=")
+    return base64.urlsafe_b64encode(_layout.pack(micros, page.id.bytes) + mark).decode().rstrip("=")
 
 
-def decode(token: str) -> Page | None:
-    """The page's end, `None` for the first page. Raises `PageTokenInvalid`."""
+def decode(token: str, mark: bytes = b"") -> Page | None:
+    """The page's end, `None` for the first page. Raises `PageTokenInvalid`, also if the mark is another."""
     if not token:
         return None
     try:
         raw = base64.b64decode(token.encode("ascii") + b"==", altchars=b"-_", validate=False)
-        micros, key_id = _layout.unpack(raw)
+        if raw[_layout.size :] != mark:
+            raise PageTokenInvalid
+        micros, key_id = _layout.unpack(raw[: _layout.size])
         return Page(_epoch + timedelta(microseconds=micros), UUID(bytes=key_id))
     except (binascii.Error, struct.error, ValueError, OverflowError):
         raise PageTokenInvalid from None

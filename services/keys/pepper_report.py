@@ -8,7 +8,7 @@ from typing import Final
 from servicekit.errors import Unavailable
 from servicekit.postgres import open_database
 from services.keys.config import KeysSettings
-from services.keys.store import RecordStore
+from services.keys.record_store import RecordStore
 
 _header: Final = f"{'pepper':>6}  {'keys':>8}  {'working':>8}  note\n"
 

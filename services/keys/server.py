@@ -18,14 +18,19 @@ from servicekit.turns import SharedDatabase, Turns
 from services.keys.config import KeysSettings
 from services.keys.derived import DerivedTokens, token_keyring
 from services.keys.invalidation import Invalidation, Subscription
-from services.keys.local import LocalKeys
+from services.keys.local import LocalKeys, ProvenKeys
+from services.keys.operators import KeyOperators
 from services.keys.peppers import Peppers
+from services.keys.ports import NoNotices
+from services.keys.record_store import RecordStore
 from services.keys.records import Bounds, Records
 from services.keys.rehash import Rehasher
 from services.keys.service import KeysService, Minting
-from services.keys.servicer import KeysServicer, KeyValidationServicer
-from services.keys.store import KeyStore, RecordStore
+from services.keys.servicer import DEFERRED, KeysAdminServicer, KeysServicer, KeyValidationServicer
+from services.keys.store import KeyStore
+from services.keys.sweep import sweep
 from services.keys.validation import Validator
+from signgate.keys.v1.admin_pb2_grpc import add_KeysAdminServiceServicer_to_server
 from signgate.keys.v1.keys_pb2_grpc import add_KeysServiceServicer_to_server
 from signgate.keys.v1.validation_pb2_grpc import add_KeyValidationServiceServicer_to_server
 
@@ -58,23 +63,31 @@ async def compose(runtime: Runtime) -> None:
     rehasher = Rehasher(record_store.repepper, peppers)
     validator = Validator(records, peppers, tokens, clock, rehasher.add)
     subscription = Subscription(redis_url, records.forget, records.distrust_all)
+    # Changes of one user's keys wait for each other inside the database, each with a connection.
+    store = KeyStore(SharedDatabase(owners, Turns(at_once=2, waiting=64)))
+    invalidation, notices = Invalidation(redis, records.forget), NoNotices()
     service = KeysService(
-        # Changes of one user's keys wait for each other inside the database, each with a connection.
-        KeyStore(SharedDatabase(owners, Turns(at_once=2, waiting=64))),
-        Invalidation(redis, records.forget),
-        Minting(peppers, tokens, clock, SystemIds(), SystemEntropy()),
+        store,
+        invalidation,
+        Minting(keyring, peppers, tokens, clock, SystemIds(), SystemEntropy()),
+        notices=notices,
         engines=frozenset(settings.engines),
         key_limit=settings.key_limit,
     )
-    authenticator = CredentialAuthenticator(
-        JwtVerifier(settings.issuers(), clock=clock), DeniedSessions(redis), LocalKeys(validator)
-    )
+    access_tokens, sessions = JwtVerifier(settings.issuers(), clock=clock), DeniedSessions(redis)
+    authenticator = CredentialAuthenticator(access_tokens, sessions, LocalKeys(validator))
+    finders = CredentialAuthenticator(access_tokens, sessions, ProvenKeys(validator))
 
-    server = create_server(authenticator=authenticator, callers=inside.callers, edge=inside.edge)
-    server.add(KeysServicer(service, clock), add_KeysServiceServicer_to_server)
+    server = create_server(
+        authenticator=authenticator, deferred=DEFERRED, callers=inside.callers, edge=inside.edge
+    )
+    server.add(KeysServicer(service, clock, finders), add_KeysServiceServicer_to_server)
+    operators = KeyOperators(store, invalidation, notices, clock)
+    server.add(KeysAdminServicer(operators, clock), add_KeysAdminServiceServicer_to_server)
     server.add(KeyValidationServicer(validator), add_KeyValidationServiceServicer_to_server)
     runtime.background("rehash", rehasher.run())
     runtime.background("keep records fresh", records.keep_fresh())
+    runtime.background("old answers", sweep(record_store.drop_old_answers))
     runtime.background("invalidations", subscription.run())
     # Not PostgreSQL: warm keys are validated without it, and a replica that withdrew could serve none.
     await runtime.serve(server, settings.grpc_listen)

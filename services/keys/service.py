@@ -8,14 +8,13 @@ once. Should that message be lost, the records' soft age bounds the delay.
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Protocol
 from uuid import UUID
 
 from servicekit import apikey
 from servicekit.clock import Clock, Entropy, Ids
+from servicekit.context import client_ip
 from servicekit.errors import PermissionDenied
 from servicekit.principal import Principal
 from services.keys import paging
@@ -27,77 +26,16 @@ from services.keys.domain import (
     Key,
     Mode,
     Page,
-    PlanLimits,
     grace_period,
-    require_giveable,
     token_scopes,
     token_ttl,
 )
 from services.keys.errors import KeyNotFound
-from services.keys.peppers import Peppers
-
-
-@dataclass(frozen=True, slots=True)
-class Hashed:
-    """What is stored of a new key's secret: its keyed hash, and its two ends for showing."""
-
-    id: UUID
-    key_hash: bytes
-    pepper_version: int
-    prefix: str
-    last4: str
-
-
-class Unit(Protocol):
-    """One transaction as one user, who sees and changes only what is their own."""
-
-    async def plan(self) -> PlanLimits:
-        """What a key's own limits may be at most."""
-        ...
-
-    async def get(self, key_id: UUID, *, for_change: bool = False) -> Key | None:
-        """A key of the user's, locked until the end when it shall be changed."""
-        ...
-
-    async def list(self, after: Page | None, size: int, working_at: datetime | None) -> Sequence[Key]:
-        """Keys, newest first; with `working_at` only those that work at that moment."""
-        ...
-
-    async def create(self, hashed: Hashed, draft: Draft, key_limit: int) -> Key:
-        """A new key; also raises the user's tier. Raises `KeyLimit`, exactly, however many run at once."""
-        ...
-
-    async def rotate(self, old: UUID, hashed: Hashed, grace_until: datetime) -> Key:
-        """A successor with the old key's members; the old one ends at `grace_until`."""
-        ...
-
-    async def save(self, key: Key) -> Key:
-        """Write the members that an owner may change."""
-        ...
-
-    async def revoke(self, key_id: UUID) -> Key:
-        """End a key that has not ended yet."""
-        ...
-
-    async def events(self, key_id: UUID, after: Page | None, size: int) -> Sequence[Event]:
-        """A key's history, newest first."""
-        ...
-
-
-class Units(Protocol):
-    """Where transactions come from."""
-
-    def as_user(self, principal: Principal) -> AbstractAsyncContextManager[Unit]:
-        """Commits at the end, rolls back on any exception. Raises `Unavailable`."""
-        ...
-
-
-class Invalidator(Protocol):
-    """Tells everyone that a key changed."""
-
-    async def invalidate(self, key_id: UUID) -> None:
-        """Drop the record here at once, elsewhere as soon as the message arrives. Never raises."""
-        ...
+from services.keys.narrowing import KeyPrincipal, Powers, held
+from services.keys.once import Answer, Repeatable, Slot
+from services.keys.peppers import Keyring, Peppers
+from services.keys.ports import Hashed, Invalidator, Notices, Unit, Units
+from services.keys.search import Paging, Search
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,8 +51,9 @@ class Made:
 
 @dataclass(frozen=True, slots=True)
 class Minting:
-    """All that a new secret is made with."""
+    """All that a new secret is made with, and kept with while its request may be repeated."""
 
+    keyring: Keyring
     peppers: Peppers
     tokens: DerivedTokens
     clock: Clock
@@ -128,6 +67,10 @@ class Minting:
         prefix, last4 = apikey.ends(secret)
         return Hashed(key_id, self.peppers.digest(secret), self.peppers.current, prefix, last4), secret
 
+    def slot(self, principal: Principal, request: Repeatable | None) -> Slot | None:
+        """Where the answer to a request that may be repeated is kept."""
+        return None if request is None else Slot(self.keyring, self.entropy, principal, request)
+
 
 class KeysService:
     """The use cases. `key_limit`: how many working keys a user may have."""
@@ -138,35 +81,46 @@ class KeysService:
         invalidator: Invalidator,
         minting: Minting,
         *,
+        notices: Notices,
         engines: Collection[str],
         key_limit: int,
     ) -> None:
         self._units = units
         self._invalidator = invalidator
+        self._notices = notices
         self._minting = minting
         self._clock = minting.clock
         self._engines = engines
         self._key_limit = key_limit
 
-    async def create(self, principal: Principal, draft: Draft) -> Made:
-        """A new key. Raises `ValidationFailed`, `ScopeMissing`, `KeyLimit`."""
+    async def create(self, principal: Principal, draft: Draft, request: Repeatable | None = None) -> Made:
+        """A new key, or the one that the same request made before.
+
+        Raises `ValidationFailed`, `ScopeMissing`, `WiderThanCaller`, `KeyLimit`, `IdempotencyKeyReused`.
+        """
+        slot = self._minting.slot(principal, request)
         async with self._units.as_user(principal) as unit:
-            draft = draft.checked(self._clock.now(), await unit.plan(), self._engines)
-            require_giveable(principal.scopes, draft.scopes)
-            hashed, secret = self._minting.key(draft.mode)
-            return Made(await unit.create(hashed, draft, self._key_limit), secret)
+            again = await repeated(unit, slot)
+            now, plan = self._clock.now(), await unit.plan()
+            giver, _ = await held(unit, principal, now)
+            if again is not None:
+                giver.require_again(principal, again.key)
+                return again
+            draft = giver.filled(draft, plan).checked(now, plan, self._engines)
+            giver.require(Powers.of(draft))
+            hashed, secret = self._minting.key(draft.mode or "live")
+            made = Made(await unit.create(hashed, draft, self._key_limit), secret)
+            await keep(unit, slot, made)
+        self._notices.key_changed("created", principal.user_id, [made.key], client_ip())
+        return made
 
     async def list(
-        self, principal: Principal, size: int, token: str, *, include_inactive: bool
+        self, principal: Principal, search: Search, size: int, token: str
     ) -> tuple[Sequence[Key], str]:
-        """A page of keys, newest first, and the next page's token."""
-        size, after = paging.page_size(size), paging.decode(token)
-        working_at = None if include_inactive else self._clock.now()
+        """A page of keys, newest first, and the next page's token. Raises `PageTokenInvalid`."""
+        page = Paging.of(search, size, token)
         async with self._units.as_user(principal) as unit:
-            keys = await unit.list(after, size + 1, working_at)
-        more = len(keys) > size
-        keys = keys[:size]
-        return keys, paging.encode(Page(keys[-1].created_at, keys[-1].id)) if more else ""
+            return await page.read(unit, search, self._clock.now())
 
     async def get(self, principal: Principal, key_id: UUID) -> Key:
         """One key. Raises `KeyNotFound`."""
@@ -174,45 +128,77 @@ class KeysService:
             return found(await unit.get(key_id))
 
     async def update(self, principal: Principal, key_id: UUID, changes: Changes) -> Key:
-        """The key with its changes made. Raises `KeyNotFound`, `KeyIsRevoked`, `ValidationFailed`,
-        `ScopeMissing` (for scopes that are added; any may be taken away).
+        """The key with its changes made. Raises `KeyNotFound`, `KeyIsRevoked`, `KeyIsExpired`,
+        `ValidationFailed`, and `ScopeMissing` or `WiderThanCaller` where something is added.
         """
         async with self._units.as_user(principal) as unit:
-            old = found(await unit.get(key_id, for_change=True))
-            new = changes.applied(old, self._clock.now(), await unit.plan(), self._engines)
-            require_giveable(principal.scopes, set(new.scopes).difference(old.scopes))
+            now = self._clock.now()
+            giver, target = await held(unit, principal, now, key_id)
+            old = found(target)
+            new = changes.applied(old, now, await unit.plan(), self._engines)
+            giver.require_change(Powers.of(old), Powers.of(new))
             if new == old:
                 return old
             new = await unit.save(new)
         await self._invalidator.invalidate(key_id)
         return new
 
-    async def rotate(self, principal: Principal, key_id: UUID, grace: timedelta | None) -> tuple[Made, Key]:
-        """A successor, and the old key as it is now.
+    async def rotate(
+        self,
+        principal: Principal,
+        key_id: UUID,
+        grace: timedelta | None,
+        request: Repeatable | None = None,
+    ) -> tuple[Made, Key]:
+        """A successor, or the one that the same request made before, and the old key as it is now.
 
-        Raises `KeyNotFound`, `KeyIsRevoked`, `KeyIsExpired`, `KeyIsRotated`, `ValidationFailed`, and
-        `ScopeMissing` where the successor could do what the caller can't.
+        Raises `KeyNotFound`, `KeyIsRevoked`, `KeyIsExpired`, `KeyIsRotated`, `ValidationFailed`,
+        `IdempotencyKeyReused`, and `ScopeMissing` or `WiderThanCaller` where the successor could do what the
+        caller can't.
         """
         now = self._clock.now()
         wait = grace_period(grace)
+        slot = self._minting.slot(principal, request)
         async with self._units.as_user(principal) as unit:
-            old = found(await unit.get(key_id, for_change=True))
+            again = await repeated(unit, slot)
+            giver, target = await held(unit, principal, now, key_id)
+            old = found(target)
+            if again is not None:
+                giver.require_again(principal, again.key)
+                return again, old
             old.require_rotatable(now)
-            require_giveable(principal.scopes, old.scopes)
+            giver.require(Powers.of(old))
             hashed, secret = self._minting.key(old.mode)
             made = Made(await unit.rotate(key_id, hashed, now + wait), secret)
+            await keep(unit, slot, made)
             previous = found(await unit.get(key_id))
         await self._invalidator.invalidate(key_id)
+        self._notices.key_changed("rotated", principal.user_id, [made.key], client_ip())
         return made, previous
 
     async def revoke(self, principal: Principal, key_id: UUID) -> Key:
         """End a key for good; one that has ended already stays as it is. Raises `KeyNotFound`."""
         async with self._units.as_user(principal) as unit:
-            key = found(await unit.get(key_id, for_change=True))
-            if key.revoked_at is None:
-                key = await unit.revoke(key_id)
+            key, ended = await revoke(unit, key_id)
         await self._invalidator.invalidate(key_id)
+        if ended:
+            self._notices.key_changed("revoked", principal.user_id, [key], client_ip())
         return key
+
+    async def revoke_all(self, principal: Principal, but: UUID | None) -> Sequence[UUID]:
+        """End all working keys but one, if one is named; their ids, that of the presented key last.
+
+        Raises `KeyNotFound` when `but` is no key of the caller's, `KeyIsRevoked` when it has ended.
+        """
+        async with self._units.as_user(principal) as unit:
+            if but is not None:
+                found(await unit.get(but)).require_changeable()
+            keys = await unit.get_all(await unit.revoke_all(but))
+        ended = sorted((key.id for key in keys), key=lambda key_id: key_id == principal.api_key_id)
+        await self._invalidator.invalidate(*ended)
+        if keys:
+            self._notices.key_changed("revoked", principal.user_id, keys, client_ip())
+        return ended
 
     async def revoke_self(self, principal: Principal) -> Key:
         """Revoke the key that was presented, or the one that minted the token that was."""
@@ -221,7 +207,7 @@ class KeysService:
     async def mint_token(
         self, principal: Principal, scopes: Sequence[str], ttl: timedelta | None
     ) -> tuple[str, datetime, Sequence[str]]:
-        """A token of the presented key, its end and its scopes. Reads no database.
+        """A token of the presented key, its end (at most the key's) and its scopes. Reads no database.
 
         Raises `ScopeMissing`, `ValidationFailed`. The caller has made sure that the credential is
         the key itself and not a token.
@@ -229,6 +215,8 @@ class KeysService:
         given = token_scopes(principal.scopes, scopes)
         # To the millisecond, which a JWT may have: whole seconds would cut a short life by up to one.
         end = round(self._clock.time() + token_ttl(ttl).total_seconds(), 3)
+        if isinstance(principal, KeyPrincipal) and principal.ends_at is not None:
+            end = min(end, principal.ends_at.timestamp())
         key_id = presented_key(principal)
         token = self._minting.tokens.mint(key_id, given, end, self._minting.ids.uuid7())
         return token, datetime.fromtimestamp(end, UTC), given
@@ -251,6 +239,29 @@ def found(key: Key | None) -> Key:
     if key is None:
         raise KeyNotFound
     return key
+
+
+async def revoke(unit: Unit, key_id: UUID) -> tuple[Key, bool]:
+    """The key, ended, and whether it was this that ended it. Raises `KeyNotFound`."""
+    key = found(await unit.get(key_id, for_change=True))
+    return (key, False) if key.revoked_at is not None else (await unit.revoke(key_id), True)
+
+
+async def repeated(unit: Unit, slot: Slot | None) -> Made | None:
+    """What the same request made before, as it is now; `None`: it was not made before.
+
+    Raises `IdempotencyKeyReused`. The caller may have lost what it gave then: see `Powers.require_again`.
+    """
+    if slot is None or (kept := await unit.answer(slot.lookups)) is None:
+        return None
+    answer = slot.open(*kept)
+    return Made(found(await unit.get(answer.key_id)), answer.secret)
+
+
+async def keep(unit: Unit, slot: Slot | None, made: Made) -> None:
+    """Keep what is to be answered to a repeat, in the same transaction."""
+    if slot is not None:
+        await unit.keep_answer(*slot.seal(Answer(made.key.id, made.secret)))
 
 
 def presented_key(principal: Principal) -> UUID:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from hmac import compare_digest
-from ipaddress import ip_address
 from typing import Final
 from uuid import UUID
 
@@ -22,13 +21,13 @@ from services.keys.domain import (
     TOKEN_EXPIRED,
     UNAVAILABLE,
     UNKNOWN,
-    Network,
     Record,
     Refused,
     Validated,
 )
 from services.keys.errors import KeysUnavailable
 from services.keys.metrics import VALIDATED
+from services.keys.networks import admits
 from services.keys.peppers import Peppers
 from services.keys.records import Records
 
@@ -37,7 +36,6 @@ Presented = tuple[str, str]
 Answer = Validated | Refused
 
 _log = log.get("validation")
-_longest_address: Final = 64
 _derived_size: Final = 20_000
 _outcomes: Final = {
     name: VALIDATED.labels(name)
@@ -151,19 +149,6 @@ def why_not(record: Record, client_ip: str, wall: float) -> Refused | None:
     else:
         return None
     return Refused(reason, message, str(record.user_id), str(record.key_id))
-
-
-def admits(networks: Iterable[Network], client_ip: str) -> bool:
-    """Whether an address lies in one of the networks. An unknown or odd one does in none."""
-    if len(client_ip) > _longest_address:
-        return False
-    try:
-        address = ip_address(client_ip)
-    except ValueError:
-        return False
-    # A dual-stack listener shows an IPv4 caller as ::ffff:a.b.c.d.
-    mapped = getattr(address, "ipv4_mapped", None)
-    return any(address in network or (mapped is not None and mapped in network) for network in networks)
 
 
 def derived(answer: Validated, token: Token) -> Validated:

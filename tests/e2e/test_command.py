@@ -113,6 +113,47 @@ def test_from_sign_up_to_usage(running: Running, shell: Shell, tmp_path: Path) -
     assert ended.value.reason == "SESSION_REVOKED"
 
 
+def test_keys_are_found_by_their_notes_and_revoked_together(running: Running, shell: Shell) -> None:
+    email, password = f"command-{secrets.token_hex(5)}@example.com", secrets.token_urlsafe(18)
+    shell("sign-up", email, "--password-stdin", typed=f"{password}\n")
+    shell("confirm", email, mailed_code(running, email))
+    make = ("keys", "create", "ci", "--metadata", "team=a", "--metadata", "expr=x=1", "--external-id", "c-1")
+    first = shell(*make, "--idempotency-key", "once")
+    assert shell(*make, "--idempotency-key", "once") == first
+    shell("keys", "create", "other", "--idempotency-key", "once", status=1)
+    assert "IDEMPOTENCY_KEY_REUSED" in shell.told
+    second = shell("keys", "create", "batch", "--metadata", "team=a").strip()
+    for options, names in (
+        (("--metadata", "team=a"), ["batch", "ci"]),
+        (("--metadata", "team=a", "--metadata", "expr=x=1"), ["ci"]),
+        (("--external-id", "c-1"), ["ci"]),
+        (("--name", "BAT"), ["batch"]),
+    ):
+        assert [key["name"] for key in json.loads(shell("--json", "keys", "list", *options))["keys"]] == names
+    (found,) = json.loads(shell("--json", "keys", "list", "--external-id", "c-1"))["keys"]
+    shown = shell("keys", "update", found["id"], "--metadata", "team=", "--metadata", "env=prod")
+    assert "env=prod expr=x=1" in shown
+    assert "c-1" in shown
+    assert "write name=value" in refusal(shell, "keys", "list", "--metadata", "team")
+    turned = shell("keys", "rotate", found["id"], "--idempotency-key", "turn")
+    assert shell("keys", "rotate", found["id"], "--idempotency-key", "turn") == turned
+
+    assert "Aborted" in refusal(shell, "keys", "revoke-all", typed="n\n", status=1)
+    (kept,) = json.loads(shell("--json", "keys", "list", "--name", "batch"))["keys"]
+    assert shell("keys", "revoke-all", "--yes", "--except", kept["id"]).count("\n") == 2
+    shell.key = second
+    assert shell("quota")
+    shell.key = ""
+    assert shell("keys", "revoke-all", typed="y\n").strip() == kept["id"]
+    assert shell("keys", "list").count("\n") == 1
+
+
+def refusal(shell: Shell, *arguments: str, status: int = 2, typed: str = "") -> str:
+    """What is said of a command that fails."""
+    shell(*arguments, status=status, typed=typed)
+    return shell.told
+
+
 def refused(shell: Shell, *arguments: str) -> str:
     """The reason of a refusal; "" while it is none."""
     try:

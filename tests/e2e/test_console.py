@@ -15,10 +15,10 @@ from pathlib import Path
 import httpx
 import pyotp
 import pytest
-from playwright.sync_api import Browser, Locator, expect, sync_playwright
+from playwright.sync_api import Browser, Locator, Route, expect, sync_playwright
 
 from signgate.auth.v1 import auth_pb2
-from signgate_client import Signgate
+from signgate_client import Signgate, SigngateError
 from tests.conftest import Running
 from tests.e2e.browser import (
     CHROMIUM,
@@ -147,7 +147,7 @@ def make_key(visitor: Visitor, name: str) -> str:
     """By the form; returns the secret as the dialog shows it."""
     page = visitor.page
     visitor.go("API keys")
-    page.get_by_label("Name").fill(name)
+    page.get_by_label("Name", exact=True).fill(name)
     page.get_by_role("button", name="Make the key").click()
     secret = page.get_by_test_id("secret").inner_text()
     visitor.shoot("05-secret")
@@ -287,6 +287,113 @@ def test_a_key_is_replaced_and_both_work_for_a_while(visitor: Visitor, running: 
     for secret in (old, new):
         with Signgate(running.edge, api_key=secret) as program:
             assert program.sign("@someone").signed_url
+
+
+def test_keys_are_found_by_notes_and_revoked_together(visitor: Visitor, running: Running) -> None:
+    """Notes stand by the key; the list is searched by each kind; all keys end by one button."""
+    page, address = visitor.page, confirmed_account(running)
+    visitor.sign_in(address)
+    visitor.go("API keys")
+    page.get_by_text("Scopes, a limit of its own, notes").click()
+    page.get_by_label("External id").fill("customer-42")
+    page.get_by_label("Metadata").fill("team=search\nno pair")
+    page.get_by_label("Name", exact=True).fill("worker")
+    page.get_by_role("button", name="Make the key").click()
+    expect(page.get_by_role("alert")).to_contain_text("“no pair” is not a pair")
+    page.get_by_label("Metadata").fill("team=search\nexpr=x=1")
+    visitor.shoot("18-new-key-with-notes")
+    page.get_by_role("button", name="Make the key").click()
+    secret = page.get_by_test_id("secret").inner_text()
+    page.get_by_role("button", name="I have stored it").click()
+    page.get_by_label("Metadata").fill("")
+    make_key(visitor, "batch")
+    for text in ("customer-42", "team=search", "expr=x=1"):
+        expect(row(visitor, "worker")).to_contain_text(text)
+    for by, what, found in (
+        ("name", "WORK", "worker"),
+        ("external id", "customer-42", "worker"),
+        ("metadata", "expr=x=1", "worker"),
+        ("name", "bat", "batch"),
+    ):
+        page.get_by_label("Find by").select_option(by)
+        page.get_by_label("What to find").fill(what)
+        page.get_by_role("button", name="Find", exact=True).click()
+        expect(page.locator("tbody tr")).to_have_count(1)
+        expect(page.locator("tbody tr")).to_contain_text(found)
+    page.get_by_label("What to find").fill("nothing like it")
+    page.get_by_role("button", name="Find", exact=True).click()
+    expect(page.get_by_text("No key matches.")).to_be_visible()
+    page.get_by_label("What to find").fill("")
+    expect(page.locator("tbody tr")).to_have_count(2)
+    visitor.shoot("19-keys-with-notes")
+
+    page.get_by_role("button", name="Revoke all API keys").click()
+    visitor.shoot("20-revoke-all")
+    page.get_by_role("dialog").get_by_role("button", name="Keep them").click()
+    expect(page.locator("tbody tr")).to_have_count(2)
+    page.get_by_role("button", name="Revoke all API keys").click()
+    page.get_by_role("dialog").get_by_role("button", name="Revoke all").click()
+    expect(page.get_by_text("Revoked keys: 2.")).to_be_visible()
+    expect(page.get_by_text("No keys yet")).to_be_visible()
+    with Signgate(running.edge, api_key=secret) as program, pytest.raises(SigngateError) as refused:
+        program.sign("@someone")
+    assert refused.value.reason == "KEY_REVOKED"
+
+
+def test_a_lost_answer_is_got_by_sending_the_form_again(visitor: Visitor, running: Running) -> None:
+    """The first request reaches the service, and its answer is lost: there is one key, and it is shown."""
+    page = visitor.page
+    visitor.sign_in(confirmed_account(running))
+    visitor.go("API keys")
+    lost: list[int] = []
+
+    def lose(route: Route) -> None:
+        lost.append(route.fetch().status)
+        route.abort()
+
+    def sent_twice(button: Locator, method: str) -> str:
+        """The secret that the second answer has."""
+        page.route(f"**/signgate.keys.v1.KeysService/{method}", lose, times=1)
+        button.click()
+        expect(page.get_by_role("alert")).to_have_attribute("data-reason", "OFFLINE")
+        button.click()
+        secret = page.get_by_test_id("secret").inner_text()
+        page.get_by_role("button", name="I have stored it").click()
+        return secret
+
+    page.get_by_label("Name", exact=True).fill("worker")
+    secrets = [sent_twice(page.get_by_role("button", name="Make the key"), "CreateKey")]
+    expect(page.locator("tbody tr")).to_have_count(1)
+    row(visitor, "worker").get_by_role("button", name="Replace").click()
+    replace = page.get_by_role("dialog").get_by_role("button", name="Replace")
+    secrets.append(sent_twice(replace, "RotateKey"))
+    expect(page.locator("tbody tr")).to_have_count(2)
+    for secret in secrets:
+        with Signgate(running.edge, api_key=secret) as program:
+            assert program.sign("@someone").signed_url
+    assert lost == [200, 200]
+    assert all("ERR_FAILED" in said for said in visitor.complaints)
+    visitor.complaints.clear()
+
+
+def test_a_new_password_offers_to_revoke_all_keys(visitor: Visitor, running: Running) -> None:
+    """On the page, and by the letter's link."""
+    page, address = visitor.page, confirmed_account(running)
+    visitor.sign_in(address)
+    make_key(visitor, "worker")
+    visitor.go("Account")
+    page.get_by_label("New password", exact=True).fill("a wholly different phrase")
+    page.get_by_role("button", name="Set the password").click()
+    page.get_by_role("button", name="Revoke all API keys").click()
+    page.get_by_role("dialog").get_by_role("button", name="Revoke all").click()
+    expect(page.get_by_text("Revoked keys: 1.")).to_be_visible()
+    visitor.shoot("21-new-password")
+    letter = running.wait_for_mail(address, after=1).get_body(("plain",))
+    assert letter is not None
+    link = re.search(r"https?://\S+#/keys", letter.get_content())
+    assert link
+    page.goto(link[0])
+    expect(visitor.heading("API keys")).to_be_visible()
 
 
 def test_a_lost_password_is_replaced(visitor: Visitor, running: Running) -> None:

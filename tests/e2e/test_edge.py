@@ -238,6 +238,7 @@ class TestBrowsers:
         [
             ("/signgate.signer.v1.SignerService/Sign", "POST", "x-grpc-web"),
             ("/v1/keys/x", "PATCH", "authorization"),
+            ("/v1/keys", "POST", "idempotency-key"),
             ("/v1/sign", "POST", "x-api-key"),
             ("/auth/v1/user", "PUT", "apikey"),
             ("/auth/v1/token", "POST", "x-supabase-api-version"),

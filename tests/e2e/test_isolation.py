@@ -21,6 +21,7 @@ from deploy.local.layout import ROOT
 from deploy.settings import table
 from signgate.auth.v1 import auth_pb2
 from signgate.common.v1 import policy_pb2
+from signgate.keys.v1 import keys_pb2
 from signgate.usage.v1 import usage_pb2
 from signgate_client import Signgate
 from tests.conftest import Running
@@ -105,6 +106,9 @@ def pair(running: Running, new_account: Callable[[], Account]) -> Pair:
         factor_id = owner.call(owner.auth.EnrollFactor, enroll).factor.id
         ask = auth_pb2.ChallengeFactorRequest(factor_id=factor_id)
         challenge_id = owner.call(owner.auth.ChallengeFactor, ask).challenge_id
+        external_id = f"of-b-{b.key_id[-12:]}"
+        note = keys_pb2.UpdateKeyRequest(key_id=b.key_id, external_id=external_id)
+        owner.call(owner.keys.UpdateKey, note)
     with Signgate(running.edge, api_key=b.key) as owner:
         request_id = owner.call(owner.signer.Sign, owner_sign_request()).request_id
         running.eventually(
@@ -122,6 +126,7 @@ def pair(running: Running, new_account: Callable[[], Account]) -> Pair:
             "factor_id": factor_id,
             "challenge_id": challenge_id,
             "request_id": request_id,
+            "external_id": external_id,
             "email": b.email,
         },
     )
@@ -156,6 +161,8 @@ def fill(message: Any, names: dict[str, str]) -> Any:
         elif field.type == FieldDescriptor.TYPE_MESSAGE and field.message_type.full_name.startswith(
             "signgate."
         ):
+            if field.message_type.GetOptions().map_entry:
+                continue  # A's own words
             inner = getattr(message, field.name)
             fill(inner.add() if field.is_repeated else inner, names)
     return message
@@ -258,7 +265,10 @@ def shown(
 
 def _last(method: Method) -> tuple[bool, str]:
     """What ends A's own credential or account comes last, so that it can't hide what comes after it."""
-    endings = ("SignOut", "DeleteUser", "RevokeSelf", "UpdateUser", "UnenrollFactor", "RevokeSession")
+    endings = (
+        *("SignOut", "DeleteUser", "RevokeSelf", "RevokeAllKeys", "UpdateUser", "UnenrollFactor"),
+        "RevokeSession",
+    )
     return method.path.endswith(endings), method.path
 
 

@@ -179,6 +179,32 @@ class TestByRest:
                     lambda: caller.post("/v1/sign", json={"roomUrl": ROOM}).status_code == 401, 30, "refusal"
                 )
 
+    def test_a_key_gives_what_it_has_and_is_revoked_from_anywhere(
+        self, running: Running, account: Account
+    ) -> None:
+        """S20, S21, S22, S23: the edge reports 127.0.0.1 as this caller's address."""
+        bound = {"scopes": ["keys:manage", "sign"], "allowedCidrs": ["::ffff:127.0.0.0/104"], "dailyLimit": 5}
+        headers = {"authorization": f"Bearer {account.session.access_token}"}
+        with httpx.Client(base_url=running.edge_url, headers=headers, timeout=10) as user:
+            own = user.post("/v1/keys", json={"name": "bound", **bound}).json()
+            away = user.post("/v1/keys", json={"name": "away", "allowedCidrs": ["203.0.113.0/24"]}).json()
+        assert own["key"]["allowedCidrs"] == ["127.0.0.0/8"]
+        with httpx.Client(base_url=running.edge_url, headers={"x-api-key": own["secret"]}) as key:
+            made = key.post("/v1/keys", json={"name": "like", "scopes": ["sign"]}).json()["key"]
+            assert (made["allowedCidrs"], made["dailyLimit"]) == (["127.0.0.0/8"], "5")
+            wider = key.post("/v1/keys", json={"name": "x", "scopes": ["sign"], "dailyLimit": 6})
+            freed = key.patch(f"/v1/keys/{own['key']['id']}", json={"allowedCidrs": {}, "dailyLimit": 0})
+            for answer, fields in ((wider, "daily_limit"), (freed, "allowed_cidrs daily_limit")):
+                assert answer.status_code == 403
+                info = next(part for part in answer.json()["details"] if "reason" in part)
+                assert (info["reason"], info["metadata"]["fields"]) == ("KEY_WIDER_THAN_CALLER", fields)
+        with httpx.Client(base_url=running.edge_url, headers={"x-api-key": away["secret"]}) as found:
+            assert found.post("/v1/sign", json={"roomUrl": ROOM}).status_code == 401
+            for _ in range(2):
+                revoked = found.post("/v1/keys:revokeSelf", json={})
+                assert revoked.status_code == 200
+                assert revoked.json()["key"]["status"] == "KEY_STATUS_REVOKED"
+
 
 class TestByGrpcWeb:
     def test_framing_over_http_1(self, http: httpx.Client) -> None:

@@ -15,6 +15,8 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from signgate.auth.v1 import admin_pb2, admin_pb2_grpc, auth_pb2, auth_pb2_grpc
+from signgate.keys.v1 import admin_pb2 as keys_admin_pb2
+from signgate.keys.v1 import admin_pb2_grpc as keys_admin_pb2_grpc
 from signgate.keys.v1 import keys_pb2, keys_pb2_grpc
 from signgate.quota.v1 import admin_pb2 as quota_admin_pb2
 from signgate.quota.v1 import admin_pb2_grpc as quota_admin_pb2_grpc
@@ -25,7 +27,10 @@ from signgate.usage.v1 import alerts_pb2, alerts_pb2_grpc, usage_pb2, usage_pb2_
 
 def _reads() -> list[dict[str, str]]:
     """The methods that change nothing, as gRPC's service config names them."""
-    files = (auth_pb2, admin_pb2, keys_pb2, quota_pb2, quota_admin_pb2, signer_pb2, usage_pb2, alerts_pb2)
+    files = (
+        *(auth_pb2, admin_pb2, keys_pb2, keys_admin_pb2, quota_pb2, quota_admin_pb2),
+        *(signer_pb2, usage_pb2, alerts_pb2),
+    )
     return [
         {"service": service.full_name, "method": method.name}
         for file in files
@@ -64,6 +69,7 @@ class Stubs:
         self.auth: Any = auth_pb2_grpc.AuthServiceStub(channel)
         self.admin: Any = admin_pb2_grpc.AuthAdminServiceStub(channel)
         self.keys: Any = keys_pb2_grpc.KeysServiceStub(channel)
+        self.keys_admin: Any = keys_admin_pb2_grpc.KeysAdminServiceStub(channel)
         self.quotas: Any = quota_pb2_grpc.QuotaServiceStub(channel)
         self.quota_admin: Any = quota_admin_pb2_grpc.QuotaAdminServiceStub(channel)
         self.signer: Any = signer_pb2_grpc.SignerServiceStub(channel)
@@ -92,8 +98,10 @@ def verify(signed_url: str) -> signer_pb2.VerifySignatureRequest:
     return signer_pb2.VerifySignatureRequest(signed_url=signed_url)
 
 
-def create_key(name: str, scopes: Iterable[str], expires_at: datetime | None) -> keys_pb2.CreateKeyRequest:
-    return keys_pb2.CreateKeyRequest(name=name, scopes=list(scopes), expires_at=timestamp(expires_at))
+def create_key(
+    name: str, scopes: Iterable[str], expires_at: datetime | None, **more: Any
+) -> keys_pb2.CreateKeyRequest:
+    return keys_pb2.CreateKeyRequest(name=name, scopes=list(scopes), expires_at=timestamp(expires_at), **more)
 
 
 def list_usage(page_size: int, page_token: str) -> usage_pb2.ListUsageRequest:

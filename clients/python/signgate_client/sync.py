@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime, timedelta
 from typing import Any, Self
 
@@ -99,11 +99,21 @@ class Signgate(calls.Stubs):
             raise SigngateError.of(failure) from failure
 
     def create_key(
-        self, name: str, *, scopes: Iterable[str] = (), expires_at: datetime | None = None
+        self,
+        name: str,
+        *,
+        scopes: Iterable[str] = (),
+        expires_at: datetime | None = None,
+        metadata: Mapping[str, str] | None = None,
+        external_id: str = "",
+        idempotency_key: str = "",
     ) -> keys_pb2.CreateKeyResponse:
-        """Make an API key; `secret` is in this answer only."""
+        """Make an API key. Its `secret` is in this answer only, and in those to repeats of the same call with
+        the same `idempotency_key` within 24 hours.
+        """
+        more = {"metadata": metadata, "external_id": external_id, "idempotency_key": idempotency_key}
         response: keys_pb2.CreateKeyResponse = self.call(
-            self.keys.CreateKey, calls.create_key(name, scopes, expires_at)
+            self.keys.CreateKey, calls.create_key(name, scopes, expires_at, **more)
         )
         return response
 
@@ -113,6 +123,13 @@ class Signgate(calls.Stubs):
             self.keys.RevokeKey, keys_pb2.RevokeKeyRequest(key_id=key_id)
         )
         return response.key
+
+    def revoke_all_keys(self, *, except_key_id: str = "") -> keys_pb2.RevokeAllKeysResponse:
+        """End all working keys, for good, but one if one is named."""
+        response: keys_pb2.RevokeAllKeysResponse = self.call(
+            self.keys.RevokeAllKeys, keys_pb2.RevokeAllKeysRequest(except_key_id=except_key_id)
+        )
+        return response
 
     def sign_up(self, email: str, password: str) -> user_pb2.User:
         """Make an account; a code to confirm the address is mailed."""

@@ -6,6 +6,7 @@ import { SignOutScope } from "../gen/signgate/auth/v1/auth_pb.ts";
 import { useAction, useLoad, useSession } from "../hooks.ts";
 import { Badge, Button, Card, ErrorNote, Note, onSubmit, Page, Waiting } from "../parts/basics.tsx";
 import { Factors } from "../parts/factors.tsx";
+import { RevokeAll } from "../parts/revokeall.tsx";
 import { session } from "../session.ts";
 import { Password } from "./entry.tsx";
 
@@ -63,6 +64,12 @@ function NewPassword({ email }: { email: string }) {
         {done && <Note kind="good">The new password counts from now on.</Note>}
         <Button submit busy={change.busy}>Set the password</Button>
       </form>
+      {done && (
+        <div class="card-end">
+          <p>API keys work on. If someone else knew the password, revoke them too.</p>
+          <RevokeAll />
+        </div>
+      )}
     </Card>
   );
 }

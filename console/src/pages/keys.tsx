@@ -1,11 +1,15 @@
-/** API keys: make, see once, list, revoke. */
+/** API keys: make, see once, list, find, revoke. */
 import { useState } from "preact/hooks";
 import { keys } from "../api.ts";
 import { ago, count, moment } from "../format.ts";
 import { KeyMode, KeyStatus, type Key } from "../gen/signgate/keys/v1/keys_pb.ts";
 import { useAction, useLoad, useNow, useSession } from "../hooks.ts";
+import { randomKey } from "../once.ts";
+import { written } from "../pairs.ts";
 import { Badge, Button, Card, Copy, Dialog, ErrorNote, Field, Page, Waiting } from "../parts/basics.tsx";
+import { KeySearch, type KeyFilter } from "../parts/keysearch.tsx";
 import { NewKey } from "../parts/newkey.tsx";
+import { RevokeAll } from "../parts/revokeall.tsx";
 import { session } from "../session.ts";
 
 const PAGE = 50;
@@ -31,25 +35,32 @@ export function KeysPage() {
   const [ending, setEnding] = useState<Key>();
   const [replacing, setReplacing] = useState<Key>();
   const [pages, setPages] = useState(1);
+  const [filter, setFilter] = useState<KeyFilter>({});
+  const [ended, setEnded] = useState(false);
+  const filtered = Object.keys(filter).length > 0;
   const list = useLoad(
     async (signal) => {
       const found: Key[] = [];
       let pageToken = "";
       for (let page = 0; page < pages; page++) {
-        const answer = await keys.listKeys({ includeInactive: inactive, pageSize: PAGE, pageToken }, { signal });
+        const answer = await keys.listKeys(
+          { ...filter, includeInactive: inactive, pageSize: PAGE, pageToken },
+          { signal },
+        );
         found.push(...answer.keys);
         pageToken = answer.nextPageToken;
         if (!pageToken) break;
       }
       return { keys: found, more: pageToken !== "" };
     },
-    [inactive, pages],
+    [inactive, pages, filter],
   );
   return (
     <Page title="API keys" lead="For programs. All your keys together have a daily quota of their own, apart from yours.">
       <NewKey
         onMade={(answer) => {
           setMade(answer);
+          setEnded(false);
           list.reload();
           // The first key raises the tier, which the access token names. If it fails, the next renewal tells.
           if (state.status === "in" && state.user.tier === "free") session.renew().catch(() => undefined);
@@ -64,10 +75,33 @@ export function KeysPage() {
           </label>
         }
       >
+        <KeySearch
+          onSearch={(wanted) => {
+            setFilter(wanted);
+            setPages(1);
+          }}
+        />
         <ErrorNote trouble={list.trouble} onRetry={list.reload} />
         {!list.data && !list.trouble && <Waiting what="your keys" />}
-        {list.data && <KeyTable keys={list.data.keys} onEnd={setEnding} onReplace={setReplacing} />}
+        {list.data && !list.trouble && (
+          <KeyTable
+            keys={list.data.keys}
+            filtered={filtered}
+            onEnd={setEnding}
+            onReplace={setReplacing}
+          />
+        )}
         {list.data?.more && <Button kind="quiet" onClick={() => setPages(pages + 1)}>Show more</Button>}
+        {list.data && (list.data.keys.length > 0 || filtered || ended) && (
+          <div class="card-end">
+            <RevokeAll
+              onRevoked={() => {
+                setEnded(true);
+                list.reload();
+              }}
+            />
+          </div>
+        )}
       </Card>
       {made && <Secret made={made} onClose={() => setMade(undefined)} />}
       {replacing && (
@@ -104,13 +138,16 @@ const STATUS: Readonly<Record<KeyStatus, { kind: "good" | "bad" | "warn" | "idle
 
 interface KeyTableProps {
   keys: Key[];
+  filtered: boolean;
   onEnd: (key: Key) => void;
   onReplace: (key: Key) => void;
 }
 
-function KeyTable({ keys: rows, onEnd, onReplace }: KeyTableProps) {
+function KeyTable({ keys: rows, filtered, onEnd, onReplace }: KeyTableProps) {
   const now = useNow(30_000);
-  if (!rows.length) return <p class="empty">No keys yet. Make the first one above.</p>;
+  if (!rows.length) {
+    return <p class="empty">{filtered ? "No key matches." : "No keys yet. Make the first one above."}</p>;
+  }
   return (
     <div class="scroll" tabIndex={0} role="group" aria-label="Table">
       <table>
@@ -122,6 +159,8 @@ function KeyTable({ keys: rows, onEnd, onReplace }: KeyTableProps) {
             <tr key={row.id} data-key={row.id}>
               <th scope="row">
                 {row.name} {row.mode === KeyMode.TEST && <Badge kind="idle">test</Badge>}
+                {row.externalId && <div class="note-of-key"><code>{row.externalId}</code></div>}
+                {written(row.metadata).map((pair) => <div class="note-of-key" key={pair}>{pair}</div>)}
               </th>
               <td data-label="Key"><code>{row.masked}</code></td>
               <td data-label="Status"><Badge kind={STATUS[row.status].kind}>{STATUS[row.status].name}</Badge></td>
@@ -170,8 +209,10 @@ function Secret({ made, onClose }: { made: Made; onClose: () => void }) {
 /** By rotation: the successor has the same name, scopes and limits, and for a while both work. */
 function Replace({ old, onClose }: { old: Key; onClose: (made?: Made) => void }) {
   const [grace, setGrace] = useState(DAY);
+  const [once] = useState(randomKey); // if an answer is lost, pressing again gives the same successor
   const rotate = useAction(async () => {
-    onClose(await keys.rotateKey({ keyId: old.id, gracePeriod: { seconds: grace } }));
+    const idempotencyKey = `${once}-${grace}`;
+    onClose(await keys.rotateKey({ keyId: old.id, gracePeriod: { seconds: grace }, idempotencyKey }));
   });
   return (
     <Dialog title={`Replace “${old.name}”`} onCancel={() => onClose()}>

@@ -1,9 +1,11 @@
 /** The form that makes a key. */
-import { useState } from "preact/hooks";
+import { useRef, useState } from "preact/hooks";
 import { keys } from "../api.ts";
 import { timestamp } from "../format.ts";
 import { KeyMode, type CreateKeyResponse } from "../gen/signgate/keys/v1/keys_pb.ts";
 import { useAction } from "../hooks.ts";
+import { randomKey } from "../once.ts";
+import { pairs } from "../pairs.ts";
 import { Button, Card, ErrorNote, Field, onSubmit } from "./basics.tsx";
 
 const DAY_MS = 86_400_000;
@@ -23,21 +25,41 @@ const LIVES = [
   { days: 365, name: "In a year" },
 ];
 
+/** A form that was sent: if its answer is lost, sending it again gives the same key. */
+interface Attempt {
+  said: string;
+  idempotencyKey: string;
+  expiresAt?: ReturnType<typeof timestamp>;
+}
+
 export function NewKey({ onMade }: { onMade: (answer: CreateKeyResponse) => void }) {
   const [name, setName] = useState("");
   const [mode, setMode] = useState(KeyMode.LIVE);
   const [days, setDays] = useState(0);
   const [daily, setDaily] = useState("");
   const [scopes, setScopes] = useState<readonly string[]>(USUAL);
+  const [externalId, setExternalId] = useState("");
+  const [metadata, setMetadata] = useState("");
+  const attempt = useRef<Attempt | undefined>(undefined);
   const create = useAction(async () => {
+    const said = JSON.stringify([name, mode, days, daily, scopes, externalId, metadata]);
+    if (attempt.current?.said !== said) {
+      const expiresAt = days ? { expiresAt: timestamp(new Date(Date.now() + days * DAY_MS)) } : {};
+      attempt.current = { said, idempotencyKey: randomKey(), ...expiresAt };
+    }
+    const { said: _, ...once } = attempt.current;
     const answer = await keys.createKey({
+      ...once,
       name: name.trim(),
       mode,
       scopes: [...scopes],
-      ...(days && { expiresAt: timestamp(new Date(Date.now() + days * DAY_MS)) }),
+      externalId: externalId.trim(),
+      metadata: pairs(metadata),
       ...(daily && { dailyLimit: BigInt(daily) }),
     });
+    attempt.current = undefined;
     setName("");
+    setExternalId("");
     onMade(answer);
   });
   const toggle = (scope: string) =>
@@ -77,7 +99,7 @@ export function NewKey({ onMade }: { onMade: (answer: CreateKeyResponse) => void
           </Field>
         </div>
         <details>
-          <summary>Scopes and a limit of its own</summary>
+          <summary>Scopes, a limit of its own, notes</summary>
           <fieldset>
             <legend>It may</legend>
             {SCOPES.map((scope) => (
@@ -103,6 +125,39 @@ export function NewKey({ onMade }: { onMade: (answer: CreateKeyResponse) => void
               />
             )}
           </Field>
+          <div class="row notes">
+            <Field
+              label="External id"
+              hint="Its id in a system of your own. You can find keys by it."
+              invalid={create.trouble?.fields.has("external_id")}
+            >
+              {(attributes) => (
+                <input
+                  {...attributes}
+                  maxLength={128}
+                  autocomplete="off"
+                  value={externalId}
+                  onInput={(event) => setExternalId(event.currentTarget.value)}
+                />
+              )}
+            </Field>
+            <Field
+              label="Metadata"
+              hint="Notes to find it by, one a line. No secrets."
+              invalid={create.trouble?.fields.has("metadata")}
+            >
+              {(attributes) => (
+                <textarea
+                  {...attributes}
+                  class="mono"
+                  rows={2}
+                  placeholder="team=search"
+                  value={metadata}
+                  onInput={(event) => setMetadata(event.currentTarget.value)}
+                />
+              )}
+            </Field>
+          </div>
         </details>
         <ErrorNote trouble={create.trouble} />
         <Button kind="primary" submit icon="plus" busy={create.busy} disabled={!scopes.length}>Make the key</Button>

@@ -26,13 +26,13 @@ from services.auth.errors import (
 from services.auth.mail.letters import Letter
 from services.auth.secrets import same
 from services.auth.service.issuing import Issuing
-from services.auth.service.kit import Kit, storable
+from services.auth.service.kit import Kit
+from services.auth.service.names import given_name
 from services.auth.service.sessions import end_sessions
 
 RECOVERY_CODES: Final = 10
 MAX_FACTORS: Final = 10
 STEP: Final = 30
-_name_limit: Final = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,9 +68,7 @@ class Mfa:
         kit = self._kit
         if kind != "totp":
             raise ValidationFailed("factor_type", "only totp is offered")
-        for field_name, text in (("friendly_name", name), ("issuer", issuer)):
-            if len(text) > _name_limit or not text.isprintable() or not storable(text):
-                raise ValidationFailed(field_name, "must have at most 64 characters, all printable")
+        name, issuer = given_name("friendly_name", name), given_name("issuer", issuer)
         await kit.limits.hit("factor", client, str(principal.user_id))
         secret, factor_id = kit.secrets.totp_secret(), kit.ids.uuid7()
         async with kit.store.unit() as unit:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Final, Protocol
 from uuid import UUID
 
 from servicekit.clock import Clock
 from servicekit.errors import InvalidArgument
+from servicekit.texts import checked_name
 from services.quota.domain import Pool
 from services.quota.errors import PlansUnknown
 from services.quota.limits.model import Limits, OverrideRecord, Place, PlanRecord
@@ -77,8 +79,11 @@ class LimitService:
         _check(override.limits)
         if override.expires_at is not None and override.expires_at <= self._clock.now():
             raise _wrong("expires_at", "must lie ahead")
-        if len(override.reason) > MAX_REASON or "\0" in override.reason:
-            raise _wrong("reason", f"at most {MAX_REASON} characters")
+        if override.reason:
+            try:
+                override = replace(override, reason=checked_name(override.reason, MAX_REASON))
+            except ValueError as error:
+                raise _wrong("reason", str(error)) from None
         now = await self._store.set_override(override)
         await self._plans.refresh()
         return now

@@ -28,8 +28,8 @@ from servicekit.testing.postgres import Database
 from servicekit.testing.tokens import TokenMint
 from services.keys.config import KeysSettings
 from services.keys.server import compose
+from signgate.keys.v1 import admin_pb2_grpc, keys_pb2_grpc, validation_pb2, validation_pb2_grpc
 from signgate.keys.v1 import keys_pb2 as pb
-from signgate.keys.v1 import keys_pb2_grpc, validation_pb2, validation_pb2_grpc
 from tests.redis_users import login
 
 PEPPER_1 = base64.b64encode(b"1" * 32).decode()
@@ -120,6 +120,7 @@ class Replica:
 
     address: Address
     owner: keys_pb2_grpc.KeysServiceAsyncStub
+    admin: admin_pb2_grpc.KeysAdminServiceAsyncStub
     internal: validation_pb2_grpc.KeyValidationServiceAsyncStub
 
     async def validate(self, secret: str, client_ip: str = "") -> str:
@@ -178,6 +179,11 @@ class World:
         )
         return User(user_id, self.mint.token(user_id))
 
+    def operator(self, operator_id: UUID | None = None) -> tuple[tuple[str, str], ...]:
+        """Metadata of an operator."""
+        token = self.mint.token(operator_id or uuid7(), role="service_role")
+        return (("authorization", f"Bearer {token}"),)
+
     def settings(self, **changes: Any) -> KeysSettings:
         """Those of a replica, whose line to PostgreSQL is the cable."""
         parts = urlsplit(self.database.dsn("signgate_keys"))
@@ -213,6 +219,7 @@ class World:
             yield Replica(
                 runtime.grpc_address,
                 keys_pb2_grpc.KeysServiceStub(channel),
+                admin_pb2_grpc.KeysAdminServiceStub(channel),
                 validation_pb2_grpc.KeyValidationServiceStub(channel),
             )
 

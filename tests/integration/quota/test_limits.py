@@ -163,3 +163,18 @@ async def test_users_give_themselves_nothing(world: World, stub: Stub, ann: UUID
     said = pb.SetOverrideRequest(user_id=str(ann), pool=common.POOL_FREE, daily_limit=1_000_000)
     with pytest.raises(PermissionDenied):
         await stub.SetOverride(said, metadata=bearer(world.mint.token(ann)))
+
+
+async def test_a_reason_is_readable(stub: Stub, operator: grpc.aio.Metadata, ann: UUID) -> None:
+    """S26."""
+    said = pb.SetOverrideRequest(
+        user_id=str(ann), pool=common.POOL_FREE, daily_limit=5, reason=" a tria\u0300l "
+    )
+    made = (await stub.SetOverride(said, metadata=operator)).override
+    assert made.reason == "a tri\u00e0l"
+    for char in "\u3164\u2060\u00ad\0\n":
+        for reason in (char, f"a{char}b"):
+            said.reason = reason
+            with pytest.raises(InvalidArgument) as caught:
+                await stub.SetOverride(said, metadata=operator)
+            assert [violation.field for violation in caught.value.violations] == ["reason"]

@@ -68,3 +68,11 @@ def test_a_template_that_names_what_is_not_there_fails_loudly(tmp_path: Path) ->
     (tmp_path / "signup.txt").write_text("Hi\n{{ kode }}", encoding="utf-8")
     with pytest.raises(UndefinedError):
         parts(Letter("signup", "a@example.com", "9", "l", 1), tmp_path)
+
+
+def test_the_letter_about_a_new_password_says_where_keys_are_revoked() -> None:
+    _, text, html = parts(Letter("password_changed", "a@example.com"))
+    link = "http://signgate.test/console/#/keys"
+    assert "API keys still work" in text
+    assert link in text
+    assert f'href="{link}"' in html

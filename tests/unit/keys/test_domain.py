@@ -35,7 +35,7 @@ from services.keys.errors import (
     ScopeMissing,
     ValidationFailed,
 )
-from services.keys.validation import admits
+from services.keys.networks import admits
 
 NOW = datetime(2026, 1, 15, 12, tzinfo=UTC)
 PLAN = PlanLimits(daily_limit=1000, per_minute=60)

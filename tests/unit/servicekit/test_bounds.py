@@ -146,6 +146,8 @@ def fill(message: Any) -> None:
             getattr(message, field.name).extend([text] * bound.max_items)
         elif field.type == field.TYPE_STRING:
             setattr(message, field.name, text)
+        elif nested is not None and nested.GetOptions().map_entry:
+            getattr(message, field.name).update({f"{i:02}{text[2:]}": text for i in range(bound.max_items)})
         elif nested is not None and nested.full_name == "google.protobuf.Struct":
             getattr(message, field.name).fields[""].string_value = "x" * (bound.max_bytes - 16)
         elif nested is not None and nested.full_name.startswith("google.protobuf."):

@@ -29,4 +29,21 @@ class Span(click.ParamType[timedelta]):
         return span
 
 
+class Pair(click.ParamType[tuple[str, str]]):
+    """A name and a value: `team=search`. Only the first `=` parts them."""
+
+    name = "name=value"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[str, str]:
+        if isinstance(value, tuple):
+            return value
+        name, equals, rest = str(value).partition("=")
+        if not name or not equals:
+            self.fail(f"{value!r} is not a pair: write name=value", param, ctx)
+        return name, rest
+
+
 SPAN: Final = Span()
+PAIR: Final = Pair()

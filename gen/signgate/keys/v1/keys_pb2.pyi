@@ -83,6 +83,26 @@ class Key(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class MetadataEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     ID_FIELD_NUMBER: _builtins.int
     NAME_FIELD_NUMBER: _builtins.int
     MASKED_FIELD_NUMBER: _builtins.int
@@ -99,6 +119,8 @@ class Key(_message.Message):
     PER_MINUTE_FIELD_NUMBER: _builtins.int
     ROTATED_FROM_FIELD_NUMBER: _builtins.int
     ENGINE_FIELD_NUMBER: _builtins.int
+    METADATA_FIELD_NUMBER: _builtins.int
+    EXTERNAL_ID_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """UUID."""
     name: _builtins.str
@@ -117,6 +139,8 @@ class Key(_message.Message):
     """The key that it succeeded by rotation; empty: none."""
     engine: _builtins.str
     """The signing engine of its requests when they name none; empty: the deployment's default."""
+    external_id: _builtins.str
+    """The key's id in the owner's own system; empty: none. Several keys may have the same one."""
     @_builtins.property
     def scopes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """What it may do."""
@@ -145,6 +169,10 @@ class Key(_message.Message):
     def allowed_cidrs(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Networks that it may be used from, such as `203.0.113.0/24`; empty: from anywhere."""
 
+    @_builtins.property
+    def metadata(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """What its owner noted about it. Signgate does not interpret it."""
+
     def __init__(
         self,
         *,
@@ -164,10 +192,12 @@ class Key(_message.Message):
         per_minute: _builtins.int | None = ...,
         rotated_from: _builtins.str = ...,
         engine: _builtins.str = ...,
+        metadata: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        external_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_daily_limit", b"_daily_limit", "_per_minute", b"_per_minute", "created_at", b"created_at", "daily_limit", b"daily_limit", "expires_at", b"expires_at", "last_used", b"last_used", "per_minute", b"per_minute", "revoked_at", b"revoked_at", "updated_at", b"updated_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_daily_limit", b"_daily_limit", "_per_minute", b"_per_minute", "allowed_cidrs", b"allowed_cidrs", "created_at", b"created_at", "daily_limit", b"daily_limit", "engine", b"engine", "expires_at", b"expires_at", "id", b"id", "last_used", b"last_used", "masked", b"masked", "mode", b"mode", "name", b"name", "per_minute", b"per_minute", "revoked_at", b"revoked_at", "rotated_from", b"rotated_from", "scopes", b"scopes", "status", b"status", "updated_at", b"updated_at"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_daily_limit", b"_daily_limit", "_per_minute", b"_per_minute", "allowed_cidrs", b"allowed_cidrs", "created_at", b"created_at", "daily_limit", b"daily_limit", "engine", b"engine", "expires_at", b"expires_at", "external_id", b"external_id", "id", b"id", "last_used", b"last_used", "masked", b"masked", "metadata", b"metadata", "mode", b"mode", "name", b"name", "per_minute", b"per_minute", "revoked_at", b"revoked_at", "rotated_from", b"rotated_from", "scopes", b"scopes", "status", b"status", "updated_at", b"updated_at"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__daily_limit: _TypeAlias = _typing.Literal["daily_limit"]  # noqa: Y015
     _WhichOneofArgType__daily_limit: _TypeAlias = _typing.Literal["_daily_limit", b"_daily_limit"]  # noqa: Y015
@@ -186,6 +216,26 @@ class CreateKeyRequest(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class MetadataEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     NAME_FIELD_NUMBER: _builtins.int
     SCOPES_FIELD_NUMBER: _builtins.int
     MODE_FIELD_NUMBER: _builtins.int
@@ -194,27 +244,49 @@ class CreateKeyRequest(_message.Message):
     DAILY_LIMIT_FIELD_NUMBER: _builtins.int
     PER_MINUTE_FIELD_NUMBER: _builtins.int
     ENGINE_FIELD_NUMBER: _builtins.int
+    METADATA_FIELD_NUMBER: _builtins.int
+    EXTERNAL_ID_FIELD_NUMBER: _builtins.int
+    IDEMPOTENCY_KEY_FIELD_NUMBER: _builtins.int
     name: _builtins.str
-    """1 to 100 characters."""
+    """1 to 100 characters, none of them invisible; stored in Unicode's form NFC."""
     mode: Global___KeyMode.ValueType
-    """Live when unspecified."""
+    """Live when unspecified; if a key calls, that of the key."""
     daily_limit: _builtins.int
-    """At most the plan's."""
+    """At most the plan's, or that of the calling key. Absent: as the calling key has it, if one calls."""
     per_minute: _builtins.int
-    """At most the plan's."""
+    """At most the plan's, or that of the calling key. Absent: as the calling key has it, if one calls."""
     engine: _builtins.str
-    """An enabled signing engine; empty: the deployment's default."""
+    """An enabled signing engine; empty: the deployment's default or, if a key calls, the key's."""
+    external_id: _builtins.str
+    """The key's id in the owner's own system: at most 128 visible ASCII characters. It need not be unique."""
+    idempotency_key: _builtins.str
+    """A value of the caller's choice for this one creation, such as a UUID: at most 128 visible ASCII characters. The
+    metadata (HTTP header) `idempotency-key` is the same. If the request is repeated with it within 24 hours, by the
+    same API key or by any login of the same account, the response has the same key and the same secret, and shows
+    the key as it is now: a key that was revoked in the meantime stays revoked. Failed requests are not kept. If
+    another request was made with it: FAILED_PRECONDITION (IDEMPOTENCY_KEY_REUSED). The secret is kept for these 24
+    hours, encrypted with a key that depends on this value and on the pepper, so use an unguessable value.
+    """
     @_builtins.property
     def scopes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """At most 32, each of at most 64 bytes. Empty: `sign`, `usage:read` and `quota:read`."""
 
     @_builtins.property
     def expires_at(self) -> _timestamp_pb2.Timestamp:
-        """When it ends; must lie ahead. Absent: never."""
+        """When it ends, in the future. Absent: never; if a key calls, when that key ends."""
 
     @_builtins.property
     def allowed_cidrs(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """At most 32 networks; empty: from anywhere."""
+        """At most 32 networks; empty: from anywhere or, if a key calls, from its networks. IPv4 networks in an
+        IPv6 form (`::ffff:203.0.113.0/120`) are stored as IPv4.
+        """
+
+    @_builtins.property
+    def metadata(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """Notes for the owner and their programs, searchable by `ListKeys`. At most 32 pairs and 4096 bytes in all. A name
+        has 1 to 64 characters: letters, digits and `_ . : / -`. A value has 1 to 512 bytes and no control characters.
+        Do not put secrets here: metadata is listed, and the audit trail keeps it.
+        """
 
     def __init__(
         self,
@@ -227,10 +299,13 @@ class CreateKeyRequest(_message.Message):
         daily_limit: _builtins.int | None = ...,
         per_minute: _builtins.int | None = ...,
         engine: _builtins.str = ...,
+        metadata: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        external_id: _builtins.str = ...,
+        idempotency_key: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_daily_limit", b"_daily_limit", "_per_minute", b"_per_minute", "daily_limit", b"daily_limit", "expires_at", b"expires_at", "per_minute", b"per_minute"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_daily_limit", b"_daily_limit", "_per_minute", b"_per_minute", "allowed_cidrs", b"allowed_cidrs", "daily_limit", b"daily_limit", "engine", b"engine", "expires_at", b"expires_at", "mode", b"mode", "name", b"name", "per_minute", b"per_minute", "scopes", b"scopes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_daily_limit", b"_daily_limit", "_per_minute", b"_per_minute", "allowed_cidrs", b"allowed_cidrs", "daily_limit", b"daily_limit", "engine", b"engine", "expires_at", b"expires_at", "external_id", b"external_id", "idempotency_key", b"idempotency_key", "metadata", b"metadata", "mode", b"mode", "name", b"name", "per_minute", b"per_minute", "scopes", b"scopes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__daily_limit: _TypeAlias = _typing.Literal["daily_limit"]  # noqa: Y015
     _WhichOneofArgType__daily_limit: _TypeAlias = _typing.Literal["_daily_limit", b"_daily_limit"]  # noqa: Y015
@@ -280,22 +355,36 @@ class ListKeysRequest(_message.Message):
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     INCLUDE_INACTIVE_FIELD_NUMBER: _builtins.int
+    EXTERNAL_ID_FIELD_NUMBER: _builtins.int
+    METADATA_FILTER_FIELD_NUMBER: _builtins.int
+    NAME_CONTAINS_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
     """At most 200; 0 means 50."""
     page_token: _builtins.str
-    """`next_page_token` of the page before."""
+    """`next_page_token` of the page before, with the same filters."""
     include_inactive: _builtins.bool
     """Whether revoked and expired keys are listed too."""
+    external_id: _builtins.str
+    """Only keys with exactly this external id. Empty: any."""
+    name_contains: _builtins.str
+    """Only keys whose name has this part; upper and lower case are the same. Empty: any."""
+    @_builtins.property
+    def metadata_filter(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Only keys whose metadata has all these pairs, each written `name=value`. At most 8."""
+
     def __init__(
         self,
         *,
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
         include_inactive: _builtins.bool = ...,
+        external_id: _builtins.str = ...,
+        metadata_filter: _abc.Iterable[_builtins.str] | None = ...,
+        name_contains: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["include_inactive", b"include_inactive", "page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["external_id", b"external_id", "include_inactive", b"include_inactive", "metadata_filter", b"metadata_filter", "name_contains", b"name_contains", "page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -429,6 +518,26 @@ class UpdateKeyRequest(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class MetadataEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     KEY_ID_FIELD_NUMBER: _builtins.int
     NAME_FIELD_NUMBER: _builtins.int
     SCOPES_FIELD_NUMBER: _builtins.int
@@ -438,29 +547,39 @@ class UpdateKeyRequest(_message.Message):
     DAILY_LIMIT_FIELD_NUMBER: _builtins.int
     PER_MINUTE_FIELD_NUMBER: _builtins.int
     ENGINE_FIELD_NUMBER: _builtins.int
+    METADATA_FIELD_NUMBER: _builtins.int
+    EXTERNAL_ID_FIELD_NUMBER: _builtins.int
     key_id: _builtins.str
     """UUID."""
     name: _builtins.str
-    """1 to 100 characters."""
+    """1 to 100 characters, none of them invisible."""
     clear_expires_at: _builtins.bool
-    """Takes the end away; not together with `expires_at`."""
+    """Takes the end away; not together with `expires_at`. Refused for an expired key."""
     daily_limit: _builtins.int
     """0 takes the key's own limit away."""
     per_minute: _builtins.int
     """0 takes the key's own limit away."""
     engine: _builtins.str
     """Empty takes the key's own engine away."""
+    external_id: _builtins.str
+    """Empty takes the external id away."""
     @_builtins.property
     def scopes(self) -> Global___Scopes:
         """At least one."""
 
     @_builtins.property
     def expires_at(self) -> _timestamp_pb2.Timestamp:
-        """When it ends; must lie ahead."""
+        """When it ends, in the future. Refused for an expired key."""
 
     @_builtins.property
     def allowed_cidrs(self) -> Global___Cidrs:
         """An empty list allows all networks."""
+
+    @_builtins.property
+    def metadata(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """Pairs to set, with the limits of `CreateKeyRequest.metadata` for the result. An empty value takes a pair away;
+        pairs that are not named stay.
+        """
 
     def __init__(
         self,
@@ -474,15 +593,19 @@ class UpdateKeyRequest(_message.Message):
         daily_limit: _builtins.int | None = ...,
         per_minute: _builtins.int | None = ...,
         engine: _builtins.str | None = ...,
+        metadata: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        external_id: _builtins.str | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_daily_limit", b"_daily_limit", "_engine", b"_engine", "_name", b"_name", "_per_minute", b"_per_minute", "allowed_cidrs", b"allowed_cidrs", "daily_limit", b"daily_limit", "engine", b"engine", "expires_at", b"expires_at", "name", b"name", "per_minute", b"per_minute", "scopes", b"scopes"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_daily_limit", b"_daily_limit", "_engine", b"_engine", "_external_id", b"_external_id", "_name", b"_name", "_per_minute", b"_per_minute", "allowed_cidrs", b"allowed_cidrs", "daily_limit", b"daily_limit", "engine", b"engine", "expires_at", b"expires_at", "external_id", b"external_id", "name", b"name", "per_minute", b"per_minute", "scopes", b"scopes"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_daily_limit", b"_daily_limit", "_engine", b"_engine", "_name", b"_name", "_per_minute", b"_per_minute", "allowed_cidrs", b"allowed_cidrs", "clear_expires_at", b"clear_expires_at", "daily_limit", b"daily_limit", "engine", b"engine", "expires_at", b"expires_at", "key_id", b"key_id", "name", b"name", "per_minute", b"per_minute", "scopes", b"scopes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_daily_limit", b"_daily_limit", "_engine", b"_engine", "_external_id", b"_external_id", "_name", b"_name", "_per_minute", b"_per_minute", "allowed_cidrs", b"allowed_cidrs", "clear_expires_at", b"clear_expires_at", "daily_limit", b"daily_limit", "engine", b"engine", "expires_at", b"expires_at", "external_id", b"external_id", "key_id", b"key_id", "metadata", b"metadata", "name", b"name", "per_minute", b"per_minute", "scopes", b"scopes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__daily_limit: _TypeAlias = _typing.Literal["daily_limit"]  # noqa: Y015
     _WhichOneofArgType__daily_limit: _TypeAlias = _typing.Literal["_daily_limit", b"_daily_limit"]  # noqa: Y015
     _WhichOneofReturnType__engine: _TypeAlias = _typing.Literal["engine"]  # noqa: Y015
     _WhichOneofArgType__engine: _TypeAlias = _typing.Literal["_engine", b"_engine"]  # noqa: Y015
+    _WhichOneofReturnType__external_id: _TypeAlias = _typing.Literal["external_id"]  # noqa: Y015
+    _WhichOneofArgType__external_id: _TypeAlias = _typing.Literal["_external_id", b"_external_id"]  # noqa: Y015
     _WhichOneofReturnType__name: _TypeAlias = _typing.Literal["name"]  # noqa: Y015
     _WhichOneofArgType__name: _TypeAlias = _typing.Literal["_name", b"_name"]  # noqa: Y015
     _WhichOneofReturnType__per_minute: _TypeAlias = _typing.Literal["per_minute"]  # noqa: Y015
@@ -491,6 +614,8 @@ class UpdateKeyRequest(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__daily_limit) -> _WhichOneofReturnType__daily_limit | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__engine) -> _WhichOneofReturnType__engine | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__external_id) -> _WhichOneofReturnType__external_id | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__name) -> _WhichOneofReturnType__name | None: ...
     @_typing.overload
@@ -530,8 +655,13 @@ class RotateKeyRequest(_message.Message):
 
     KEY_ID_FIELD_NUMBER: _builtins.int
     GRACE_PERIOD_FIELD_NUMBER: _builtins.int
+    IDEMPOTENCY_KEY_FIELD_NUMBER: _builtins.int
     key_id: _builtins.str
     """UUID."""
+    idempotency_key: _builtins.str
+    """As `CreateKeyRequest.idempotency_key`, for this one rotation. A repeat answers with the same successor and the
+    same secret, although the old key has a successor by then.
+    """
     @_builtins.property
     def grace_period(self) -> _duration_pb2.Duration:
         """How long the old key works on: 0 to 30 days; absent: a day."""
@@ -541,10 +671,11 @@ class RotateKeyRequest(_message.Message):
         *,
         key_id: _builtins.str = ...,
         grace_period: _duration_pb2.Duration | None = ...,
+        idempotency_key: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["grace_period", b"grace_period"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["grace_period", b"grace_period", "key_id", b"key_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["grace_period", b"grace_period", "idempotency_key", b"idempotency_key", "key_id", b"key_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -631,6 +762,56 @@ class RevokeKeyResponse(_message.Message):
 Global___RevokeKeyResponse: _TypeAlias = RevokeKeyResponse  # noqa: Y015
 
 @_typing.final
+class RevokeAllKeysRequest(_message.Message):
+    """RevokeAllKeysRequest ends all keys but one, if one is named."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EXCEPT_KEY_ID_FIELD_NUMBER: _builtins.int
+    except_key_id: _builtins.str
+    """UUID of a key of the caller's that is not revoked, such as the one that is presented. Empty: all are."""
+    def __init__(
+        self,
+        *,
+        except_key_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["except_key_id", b"except_key_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RevokeAllKeysRequest: _TypeAlias = RevokeAllKeysRequest  # noqa: Y015
+
+@_typing.final
+class RevokeAllKeysResponse(_message.Message):
+    """RevokeAllKeysResponse says which keys were revoked."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REVOKED_COUNT_FIELD_NUMBER: _builtins.int
+    KEY_IDS_FIELD_NUMBER: _builtins.int
+    revoked_count: _builtins.int
+    """How many. Keys that were revoked or had expired before are not counted."""
+    @_builtins.property
+    def key_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Their UUIDs. If the presented key is among them, it is the last."""
+
+    def __init__(
+        self,
+        *,
+        revoked_count: _builtins.int = ...,
+        key_ids: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["key_ids", b"key_ids", "revoked_count", b"revoked_count"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RevokeAllKeysResponse: _TypeAlias = RevokeAllKeysResponse  # noqa: Y015
+
+@_typing.final
 class RevokeSelfRequest(_message.Message):
     """RevokeSelfRequest revokes the credential itself."""
 
@@ -685,7 +866,7 @@ class MintTokenRequest(_message.Message):
 
     @_builtins.property
     def ttl(self) -> _duration_pb2.Duration:
-        """One second to an hour; absent: five minutes."""
+        """One second to an hour; absent: five minutes. The token ends with its key if that is sooner."""
 
     def __init__(
         self,
@@ -778,6 +959,7 @@ class KeyEvent(_message.Message):
     ACTOR_ID_FIELD_NUMBER: _builtins.int
     CHANGES_JSON_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """UUID."""
     action: _builtins.str
@@ -790,6 +972,8 @@ class KeyEvent(_message.Message):
     """What changed: member names with old and new values as JSON. Never a secret."""
     request_id: _builtins.str
     """The request that did it."""
+    reason: _builtins.str
+    """Why, in an operator's words; empty: an operator did not do it. The key's owner can read it."""
     @_builtins.property
     def created_at(self) -> _timestamp_pb2.Timestamp:
         """When."""
@@ -804,10 +988,11 @@ class KeyEvent(_message.Message):
         actor_id: _builtins.str = ...,
         changes_json: _builtins.str = ...,
         request_id: _builtins.str = ...,
+        reason: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "actor_id", b"actor_id", "actor_kind", b"actor_kind", "changes_json", b"changes_json", "created_at", b"created_at", "id", b"id", "request_id", b"request_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "actor_id", b"actor_id", "actor_kind", b"actor_kind", "changes_json", b"changes_json", "created_at", b"created_at", "id", b"id", "reason", b"reason", "request_id", b"request_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

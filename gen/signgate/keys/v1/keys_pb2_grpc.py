@@ -28,6 +28,11 @@ if _version_not_supported:
 class KeysServiceStub:
     """KeysService is for the keys' owner: a logged-in user, or a key that has the scope. Another user's
     key is NOT_FOUND (KEY_NOT_FOUND), as one that does not exist.
+
+    A key that calls gives at most what it has at that moment: scopes, end (that of its grace period included),
+    networks, limits, mode (a test key makes test keys) and engine. A token of a key gives the same, with its own
+    scopes, and nothing that ends later than the token. More is PERMISSION_DENIED: SCOPE_MISSING for scopes, else
+    KEY_WIDER_THAN_CALLER, whose `BadRequest` and metadata `fields` name every member that is wider.
     """
 
     def __init__(self, channel):
@@ -66,6 +71,11 @@ class KeysServiceStub:
                 request_serializer=signgate_dot_keys_dot_v1_dot_keys__pb2.RevokeKeyRequest.SerializeToString,
                 response_deserializer=signgate_dot_keys_dot_v1_dot_keys__pb2.RevokeKeyResponse.FromString,
                 _registered_method=True)
+        self.RevokeAllKeys = channel.unary_unary(
+                '/signgate.keys.v1.KeysService/RevokeAllKeys',
+                request_serializer=signgate_dot_keys_dot_v1_dot_keys__pb2.RevokeAllKeysRequest.SerializeToString,
+                response_deserializer=signgate_dot_keys_dot_v1_dot_keys__pb2.RevokeAllKeysResponse.FromString,
+                _registered_method=True)
         self.RevokeSelf = channel.unary_unary(
                 '/signgate.keys.v1.KeysService/RevokeSelf',
                 request_serializer=signgate_dot_keys_dot_v1_dot_keys__pb2.RevokeSelfRequest.SerializeToString,
@@ -86,19 +96,28 @@ class KeysServiceStub:
 class KeysServiceServicer:
     """KeysService is for the keys' owner: a logged-in user, or a key that has the scope. Another user's
     key is NOT_FOUND (KEY_NOT_FOUND), as one that does not exist.
+
+    A key that calls gives at most what it has at that moment: scopes, end (that of its grace period included),
+    networks, limits, mode (a test key makes test keys) and engine. A token of a key gives the same, with its own
+    scopes, and nothing that ends later than the token. More is PERMISSION_DENIED: SCOPE_MISSING for scopes, else
+    KEY_WIDER_THAN_CALLER, whose `BadRequest` and metadata `fields` name every member that is wider.
     """
 
     def CreateKey(self, request, context):
         """CreateKey makes a key. Its secret stands in this answer and nowhere else. The first key raises
-        the user's tier to `api_key`. A key can make only keys with scopes that it has itself.
-        Errors: INVALID_ARGUMENT (VALIDATION_FAILED), RESOURCE_EXHAUSTED (KEY_LIMIT: too many active keys).
+        the user's tier to `api_key`. If a key calls, the new key inherits its end, networks, limits, mode and
+        engine where the request does not name them; those that it names must not be wider.
+        With an idempotency key, a repeat within 24 hours makes no second key: see `idempotency_key`.
+        Errors: INVALID_ARGUMENT (VALIDATION_FAILED), PERMISSION_DENIED (SCOPE_MISSING, KEY_WIDER_THAN_CALLER),
+        RESOURCE_EXHAUSTED (KEY_LIMIT: too many active keys), FAILED_PRECONDITION (IDEMPOTENCY_KEY_REUSED).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListKeys(self, request, context):
-        """ListKeys lists the caller's keys, newest first: revoked ones too, if asked for.
+        """ListKeys lists the caller's keys, newest first: revoked ones too, if asked for. Filters combine: a key is
+        listed if it matches all of them. Errors: INVALID_ARGUMENT (VALIDATION_FAILED, PAGE_TOKEN_INVALID).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -113,15 +132,23 @@ class KeysServiceServicer:
 
     def UpdateKey(self, request, context):
         """UpdateKey changes a key; absent members stay. It counts for every service within the time of a
-        revocation. Errors: FAILED_PRECONDITION (KEY_REVOKED), INVALID_ARGUMENT (VALIDATION_FAILED).
+        revocation. If a key calls, it may take away from any of the account's keys. A change that adds anything
+        is refused unless the whole changed key is within the calling key; so no key widens itself. An expired key
+        stays expired: a new end, or none, is refused, for a logged-in user too.
+        Errors: FAILED_PRECONDITION (KEY_REVOKED, KEY_EXPIRED), PERMISSION_DENIED (SCOPE_MISSING,
+        KEY_WIDER_THAN_CALLER), INVALID_ARGUMENT (VALIDATION_FAILED).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def RotateKey(self, request, context):
-        """RotateKey makes a successor with the same name, scopes and limits. The old key works on for the
-        grace period, then is refused (KEY_EXPIRED). Errors: FAILED_PRECONDITION (KEY_REVOKED, KEY_ROTATED).
+        """RotateKey makes a successor with the same name, scopes, limits, metadata and external id. The old key works on
+        for the grace period, then is refused (KEY_EXPIRED). If a key calls, the rotated key must be within it; it may be
+        the calling key itself. With an idempotency key, a repeat within 24 hours makes no second successor: see
+        `CreateKeyRequest.idempotency_key`.
+        Errors: FAILED_PRECONDITION (KEY_REVOKED, KEY_EXPIRED, KEY_ROTATED, IDEMPOTENCY_KEY_REUSED),
+        PERMISSION_DENIED (SCOPE_MISSING, KEY_WIDER_THAN_CALLER).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -135,9 +162,23 @@ class KeysServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def RevokeAllKeys(self, request, context):
+        """RevokeAllKeys ends all of the caller's working keys, for good, in one step: either all are revoked or none is.
+        A key that is being created or replaced at the same moment is either refused or revoked too. Once it has answered,
+        every service refuses these keys well within a second. If the caller presents an API key, that key is revoked as
+        well, unless `except_key_id` names it. Errors, after which nothing is revoked: NOT_FOUND (KEY_NOT_FOUND:
+        `except_key_id` names no key of the caller's), FAILED_PRECONDITION (KEY_REVOKED: it names a revoked one).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def RevokeSelf(self, request, context):
-        """RevokeSelf revokes the key that is presented as the credential, whatever its scopes: for leak
-        scanners, and for whoever finds a key.
+        """RevokeSelf revokes the key that is presented as the credential, or the key of the token that is, whatever
+        its scopes: for leak scanners, and for anyone who finds a key. Unlike every other method it also accepts
+        a key that is refused elsewhere because it is used from a network that it does not allow, has expired, is
+        revoked (nothing changes) or belongs to an account that is not active. The secret must be right, and a
+        token must not have expired.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -145,7 +186,8 @@ class KeysServiceServicer:
 
     def MintToken(self, request, context):
         """MintToken makes a short-lived token of the key that is presented as the credential, with fewer
-        scopes if so wished. It is taken wherever a key is, and dies with its key.
+        scopes if so wished. It is taken wherever a key is, has the key's networks, limits and engine at the time
+        of each use, and ends with its key at the latest.
         Errors: PERMISSION_DENIED (SCOPE_MISSING: the key has no such scope itself).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -192,6 +234,11 @@ def add_KeysServiceServicer_to_server(servicer, server):
                     request_deserializer=signgate_dot_keys_dot_v1_dot_keys__pb2.RevokeKeyRequest.FromString,
                     response_serializer=signgate_dot_keys_dot_v1_dot_keys__pb2.RevokeKeyResponse.SerializeToString,
             ),
+            'RevokeAllKeys': grpc.unary_unary_rpc_method_handler(
+                    servicer.RevokeAllKeys,
+                    request_deserializer=signgate_dot_keys_dot_v1_dot_keys__pb2.RevokeAllKeysRequest.FromString,
+                    response_serializer=signgate_dot_keys_dot_v1_dot_keys__pb2.RevokeAllKeysResponse.SerializeToString,
+            ),
             'RevokeSelf': grpc.unary_unary_rpc_method_handler(
                     servicer.RevokeSelf,
                     request_deserializer=signgate_dot_keys_dot_v1_dot_keys__pb2.RevokeSelfRequest.FromString,
@@ -218,6 +265,11 @@ def add_KeysServiceServicer_to_server(servicer, server):
 class KeysService:
     """KeysService is for the keys' owner: a logged-in user, or a key that has the scope. Another user's
     key is NOT_FOUND (KEY_NOT_FOUND), as one that does not exist.
+
+    A key that calls gives at most what it has at that moment: scopes, end (that of its grace period included),
+    networks, limits, mode (a test key makes test keys) and engine. A token of a key gives the same, with its own
+    scopes, and nothing that ends later than the token. More is PERMISSION_DENIED: SCOPE_MISSING for scopes, else
+    KEY_WIDER_THAN_CALLER, whose `BadRequest` and metadata `fields` name every member that is wider.
     """
 
     @staticmethod
@@ -372,6 +424,33 @@ class KeysService:
             '/signgate.keys.v1.KeysService/RevokeKey',
             signgate_dot_keys_dot_v1_dot_keys__pb2.RevokeKeyRequest.SerializeToString,
             signgate_dot_keys_dot_v1_dot_keys__pb2.RevokeKeyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RevokeAllKeys(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/signgate.keys.v1.KeysService/RevokeAllKeys',
+            signgate_dot_keys_dot_v1_dot_keys__pb2.RevokeAllKeysRequest.SerializeToString,
+            signgate_dot_keys_dot_v1_dot_keys__pb2.RevokeAllKeysResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -29,6 +29,11 @@ GRPC_VERSION: str
 class KeysServiceStub:
     """KeysService is for the keys' owner: a logged-in user, or a key that has the scope. Another user's
     key is NOT_FOUND (KEY_NOT_FOUND), as one that does not exist.
+
+    A key that calls gives at most what it has at that moment: scopes, end (that of its grace period included),
+    networks, limits, mode (a test key makes test keys) and engine. A token of a key gives the same, with its own
+    scopes, and nothing that ends later than the token. More is PERMISSION_DENIED: SCOPE_MISSING for scopes, else
+    KEY_WIDER_THAN_CALLER, whose `BadRequest` and metadata `fields` name every member that is wider.
     """
 
     @_typing.overload
@@ -37,32 +42,56 @@ class KeysServiceStub:
     def __new__(cls, channel: _aio.Channel) -> KeysServiceAsyncStub: ...
     CreateKey: _grpc.UnaryUnaryMultiCallable[_keys_pb2.CreateKeyRequest, _keys_pb2.CreateKeyResponse]
     """CreateKey makes a key. Its secret stands in this answer and nowhere else. The first key raises
-    the user's tier to `api_key`. A key can make only keys with scopes that it has itself.
-    Errors: INVALID_ARGUMENT (VALIDATION_FAILED), RESOURCE_EXHAUSTED (KEY_LIMIT: too many active keys).
+    the user's tier to `api_key`. If a key calls, the new key inherits its end, networks, limits, mode and
+    engine where the request does not name them; those that it names must not be wider.
+    With an idempotency key, a repeat within 24 hours makes no second key: see `idempotency_key`.
+    Errors: INVALID_ARGUMENT (VALIDATION_FAILED), PERMISSION_DENIED (SCOPE_MISSING, KEY_WIDER_THAN_CALLER),
+    RESOURCE_EXHAUSTED (KEY_LIMIT: too many active keys), FAILED_PRECONDITION (IDEMPOTENCY_KEY_REUSED).
     """
     ListKeys: _grpc.UnaryUnaryMultiCallable[_keys_pb2.ListKeysRequest, _keys_pb2.ListKeysResponse]
-    """ListKeys lists the caller's keys, newest first: revoked ones too, if asked for."""
+    """ListKeys lists the caller's keys, newest first: revoked ones too, if asked for. Filters combine: a key is
+    listed if it matches all of them. Errors: INVALID_ARGUMENT (VALIDATION_FAILED, PAGE_TOKEN_INVALID).
+    """
     GetKey: _grpc.UnaryUnaryMultiCallable[_keys_pb2.GetKeyRequest, _keys_pb2.GetKeyResponse]
     """GetKey returns one key, masked."""
     UpdateKey: _grpc.UnaryUnaryMultiCallable[_keys_pb2.UpdateKeyRequest, _keys_pb2.UpdateKeyResponse]
     """UpdateKey changes a key; absent members stay. It counts for every service within the time of a
-    revocation. Errors: FAILED_PRECONDITION (KEY_REVOKED), INVALID_ARGUMENT (VALIDATION_FAILED).
+    revocation. If a key calls, it may take away from any of the account's keys. A change that adds anything
+    is refused unless the whole changed key is within the calling key; so no key widens itself. An expired key
+    stays expired: a new end, or none, is refused, for a logged-in user too.
+    Errors: FAILED_PRECONDITION (KEY_REVOKED, KEY_EXPIRED), PERMISSION_DENIED (SCOPE_MISSING,
+    KEY_WIDER_THAN_CALLER), INVALID_ARGUMENT (VALIDATION_FAILED).
     """
     RotateKey: _grpc.UnaryUnaryMultiCallable[_keys_pb2.RotateKeyRequest, _keys_pb2.RotateKeyResponse]
-    """RotateKey makes a successor with the same name, scopes and limits. The old key works on for the
-    grace period, then is refused (KEY_EXPIRED). Errors: FAILED_PRECONDITION (KEY_REVOKED, KEY_ROTATED).
+    """RotateKey makes a successor with the same name, scopes, limits, metadata and external id. The old key works on
+    for the grace period, then is refused (KEY_EXPIRED). If a key calls, the rotated key must be within it; it may be
+    the calling key itself. With an idempotency key, a repeat within 24 hours makes no second successor: see
+    `CreateKeyRequest.idempotency_key`.
+    Errors: FAILED_PRECONDITION (KEY_REVOKED, KEY_EXPIRED, KEY_ROTATED, IDEMPOTENCY_KEY_REUSED),
+    PERMISSION_DENIED (SCOPE_MISSING, KEY_WIDER_THAN_CALLER).
     """
     RevokeKey: _grpc.UnaryUnaryMultiCallable[_keys_pb2.RevokeKeyRequest, _keys_pb2.RevokeKeyResponse]
     """RevokeKey ends a key, for good. Once it has answered, every service refuses the key well within
     a second. To revoke a revoked key changes nothing and succeeds.
     """
+    RevokeAllKeys: _grpc.UnaryUnaryMultiCallable[_keys_pb2.RevokeAllKeysRequest, _keys_pb2.RevokeAllKeysResponse]
+    """RevokeAllKeys ends all of the caller's working keys, for good, in one step: either all are revoked or none is.
+    A key that is being created or replaced at the same moment is either refused or revoked too. Once it has answered,
+    every service refuses these keys well within a second. If the caller presents an API key, that key is revoked as
+    well, unless `except_key_id` names it. Errors, after which nothing is revoked: NOT_FOUND (KEY_NOT_FOUND:
+    `except_key_id` names no key of the caller's), FAILED_PRECONDITION (KEY_REVOKED: it names a revoked one).
+    """
     RevokeSelf: _grpc.UnaryUnaryMultiCallable[_keys_pb2.RevokeSelfRequest, _keys_pb2.RevokeSelfResponse]
-    """RevokeSelf revokes the key that is presented as the credential, whatever its scopes: for leak
-    scanners, and for whoever finds a key.
+    """RevokeSelf revokes the key that is presented as the credential, or the key of the token that is, whatever
+    its scopes: for leak scanners, and for anyone who finds a key. Unlike every other method it also accepts
+    a key that is refused elsewhere because it is used from a network that it does not allow, has expired, is
+    revoked (nothing changes) or belongs to an account that is not active. The secret must be right, and a
+    token must not have expired.
     """
     MintToken: _grpc.UnaryUnaryMultiCallable[_keys_pb2.MintTokenRequest, _keys_pb2.MintTokenResponse]
     """MintToken makes a short-lived token of the key that is presented as the credential, with fewer
-    scopes if so wished. It is taken wherever a key is, and dies with its key.
+    scopes if so wished. It is taken wherever a key is, has the key's networks, limits and engine at the time
+    of each use, and ends with its key at the latest.
     Errors: PERMISSION_DENIED (SCOPE_MISSING: the key has no such scope itself).
     """
     ListKeyEvents: _grpc.UnaryUnaryMultiCallable[_keys_pb2.ListKeyEventsRequest, _keys_pb2.ListKeyEventsResponse]
@@ -72,37 +101,66 @@ class KeysServiceStub:
 class KeysServiceAsyncStub(KeysServiceStub):
     """KeysService is for the keys' owner: a logged-in user, or a key that has the scope. Another user's
     key is NOT_FOUND (KEY_NOT_FOUND), as one that does not exist.
+
+    A key that calls gives at most what it has at that moment: scopes, end (that of its grace period included),
+    networks, limits, mode (a test key makes test keys) and engine. A token of a key gives the same, with its own
+    scopes, and nothing that ends later than the token. More is PERMISSION_DENIED: SCOPE_MISSING for scopes, else
+    KEY_WIDER_THAN_CALLER, whose `BadRequest` and metadata `fields` name every member that is wider.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     CreateKey: _aio.UnaryUnaryMultiCallable[_keys_pb2.CreateKeyRequest, _keys_pb2.CreateKeyResponse]  # type: ignore[assignment]
     """CreateKey makes a key. Its secret stands in this answer and nowhere else. The first key raises
-    the user's tier to `api_key`. A key can make only keys with scopes that it has itself.
-    Errors: INVALID_ARGUMENT (VALIDATION_FAILED), RESOURCE_EXHAUSTED (KEY_LIMIT: too many active keys).
+    the user's tier to `api_key`. If a key calls, the new key inherits its end, networks, limits, mode and
+    engine where the request does not name them; those that it names must not be wider.
+    With an idempotency key, a repeat within 24 hours makes no second key: see `idempotency_key`.
+    Errors: INVALID_ARGUMENT (VALIDATION_FAILED), PERMISSION_DENIED (SCOPE_MISSING, KEY_WIDER_THAN_CALLER),
+    RESOURCE_EXHAUSTED (KEY_LIMIT: too many active keys), FAILED_PRECONDITION (IDEMPOTENCY_KEY_REUSED).
     """
     ListKeys: _aio.UnaryUnaryMultiCallable[_keys_pb2.ListKeysRequest, _keys_pb2.ListKeysResponse]  # type: ignore[assignment]
-    """ListKeys lists the caller's keys, newest first: revoked ones too, if asked for."""
+    """ListKeys lists the caller's keys, newest first: revoked ones too, if asked for. Filters combine: a key is
+    listed if it matches all of them. Errors: INVALID_ARGUMENT (VALIDATION_FAILED, PAGE_TOKEN_INVALID).
+    """
     GetKey: _aio.UnaryUnaryMultiCallable[_keys_pb2.GetKeyRequest, _keys_pb2.GetKeyResponse]  # type: ignore[assignment]
     """GetKey returns one key, masked."""
     UpdateKey: _aio.UnaryUnaryMultiCallable[_keys_pb2.UpdateKeyRequest, _keys_pb2.UpdateKeyResponse]  # type: ignore[assignment]
     """UpdateKey changes a key; absent members stay. It counts for every service within the time of a
-    revocation. Errors: FAILED_PRECONDITION (KEY_REVOKED), INVALID_ARGUMENT (VALIDATION_FAILED).
+    revocation. If a key calls, it may take away from any of the account's keys. A change that adds anything
+    is refused unless the whole changed key is within the calling key; so no key widens itself. An expired key
+    stays expired: a new end, or none, is refused, for a logged-in user too.
+    Errors: FAILED_PRECONDITION (KEY_REVOKED, KEY_EXPIRED), PERMISSION_DENIED (SCOPE_MISSING,
+    KEY_WIDER_THAN_CALLER), INVALID_ARGUMENT (VALIDATION_FAILED).
     """
     RotateKey: _aio.UnaryUnaryMultiCallable[_keys_pb2.RotateKeyRequest, _keys_pb2.RotateKeyResponse]  # type: ignore[assignment]
-    """RotateKey makes a successor with the same name, scopes and limits. The old key works on for the
-    grace period, then is refused (KEY_EXPIRED). Errors: FAILED_PRECONDITION (KEY_REVOKED, KEY_ROTATED).
+    """RotateKey makes a successor with the same name, scopes, limits, metadata and external id. The old key works on
+    for the grace period, then is refused (KEY_EXPIRED). If a key calls, the rotated key must be within it; it may be
+    the calling key itself. With an idempotency key, a repeat within 24 hours makes no second successor: see
+    `CreateKeyRequest.idempotency_key`.
+    Errors: FAILED_PRECONDITION (KEY_REVOKED, KEY_EXPIRED, KEY_ROTATED, IDEMPOTENCY_KEY_REUSED),
+    PERMISSION_DENIED (SCOPE_MISSING, KEY_WIDER_THAN_CALLER).
     """
     RevokeKey: _aio.UnaryUnaryMultiCallable[_keys_pb2.RevokeKeyRequest, _keys_pb2.RevokeKeyResponse]  # type: ignore[assignment]
     """RevokeKey ends a key, for good. Once it has answered, every service refuses the key well within
     a second. To revoke a revoked key changes nothing and succeeds.
     """
+    RevokeAllKeys: _aio.UnaryUnaryMultiCallable[_keys_pb2.RevokeAllKeysRequest, _keys_pb2.RevokeAllKeysResponse]  # type: ignore[assignment]
+    """RevokeAllKeys ends all of the caller's working keys, for good, in one step: either all are revoked or none is.
+    A key that is being created or replaced at the same moment is either refused or revoked too. Once it has answered,
+    every service refuses these keys well within a second. If the caller presents an API key, that key is revoked as
+    well, unless `except_key_id` names it. Errors, after which nothing is revoked: NOT_FOUND (KEY_NOT_FOUND:
+    `except_key_id` names no key of the caller's), FAILED_PRECONDITION (KEY_REVOKED: it names a revoked one).
+    """
     RevokeSelf: _aio.UnaryUnaryMultiCallable[_keys_pb2.RevokeSelfRequest, _keys_pb2.RevokeSelfResponse]  # type: ignore[assignment]
-    """RevokeSelf revokes the key that is presented as the credential, whatever its scopes: for leak
-    scanners, and for whoever finds a key.
+    """RevokeSelf revokes the key that is presented as the credential, or the key of the token that is, whatever
+    its scopes: for leak scanners, and for anyone who finds a key. Unlike every other method it also accepts
+    a key that is refused elsewhere because it is used from a network that it does not allow, has expired, is
+    revoked (nothing changes) or belongs to an account that is not active. The secret must be right, and a
+    token must not have expired.
     """
     MintToken: _aio.UnaryUnaryMultiCallable[_keys_pb2.MintTokenRequest, _keys_pb2.MintTokenResponse]  # type: ignore[assignment]
     """MintToken makes a short-lived token of the key that is presented as the credential, with fewer
-    scopes if so wished. It is taken wherever a key is, and dies with its key.
+    scopes if so wished. It is taken wherever a key is, has the key's networks, limits and engine at the time
+    of each use, and ends with its key at the latest.
     Errors: PERMISSION_DENIED (SCOPE_MISSING: the key has no such scope itself).
     """
     ListKeyEvents: _aio.UnaryUnaryMultiCallable[_keys_pb2.ListKeyEventsRequest, _keys_pb2.ListKeyEventsResponse]  # type: ignore[assignment]
@@ -111,6 +169,11 @@ class KeysServiceAsyncStub(KeysServiceStub):
 class KeysServiceServicer(metaclass=_abc_1.ABCMeta):
     """KeysService is for the keys' owner: a logged-in user, or a key that has the scope. Another user's
     key is NOT_FOUND (KEY_NOT_FOUND), as one that does not exist.
+
+    A key that calls gives at most what it has at that moment: scopes, end (that of its grace period included),
+    networks, limits, mode (a test key makes test keys) and engine. A token of a key gives the same, with its own
+    scopes, and nothing that ends later than the token. More is PERMISSION_DENIED: SCOPE_MISSING for scopes, else
+    KEY_WIDER_THAN_CALLER, whose `BadRequest` and metadata `fields` name every member that is wider.
     """
 
     @_abc_1.abstractmethod
@@ -120,8 +183,11 @@ class KeysServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_keys_pb2.CreateKeyResponse, _abc.Awaitable[_keys_pb2.CreateKeyResponse]]:
         """CreateKey makes a key. Its secret stands in this answer and nowhere else. The first key raises
-        the user's tier to `api_key`. A key can make only keys with scopes that it has itself.
-        Errors: INVALID_ARGUMENT (VALIDATION_FAILED), RESOURCE_EXHAUSTED (KEY_LIMIT: too many active keys).
+        the user's tier to `api_key`. If a key calls, the new key inherits its end, networks, limits, mode and
+        engine where the request does not name them; those that it names must not be wider.
+        With an idempotency key, a repeat within 24 hours makes no second key: see `idempotency_key`.
+        Errors: INVALID_ARGUMENT (VALIDATION_FAILED), PERMISSION_DENIED (SCOPE_MISSING, KEY_WIDER_THAN_CALLER),
+        RESOURCE_EXHAUSTED (KEY_LIMIT: too many active keys), FAILED_PRECONDITION (IDEMPOTENCY_KEY_REUSED).
         """
 
     @_abc_1.abstractmethod
@@ -130,7 +196,9 @@ class KeysServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _keys_pb2.ListKeysRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_keys_pb2.ListKeysResponse, _abc.Awaitable[_keys_pb2.ListKeysResponse]]:
-        """ListKeys lists the caller's keys, newest first: revoked ones too, if asked for."""
+        """ListKeys lists the caller's keys, newest first: revoked ones too, if asked for. Filters combine: a key is
+        listed if it matches all of them. Errors: INVALID_ARGUMENT (VALIDATION_FAILED, PAGE_TOKEN_INVALID).
+        """
 
     @_abc_1.abstractmethod
     def GetKey(
@@ -147,7 +215,11 @@ class KeysServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_keys_pb2.UpdateKeyResponse, _abc.Awaitable[_keys_pb2.UpdateKeyResponse]]:
         """UpdateKey changes a key; absent members stay. It counts for every service within the time of a
-        revocation. Errors: FAILED_PRECONDITION (KEY_REVOKED), INVALID_ARGUMENT (VALIDATION_FAILED).
+        revocation. If a key calls, it may take away from any of the account's keys. A change that adds anything
+        is refused unless the whole changed key is within the calling key; so no key widens itself. An expired key
+        stays expired: a new end, or none, is refused, for a logged-in user too.
+        Errors: FAILED_PRECONDITION (KEY_REVOKED, KEY_EXPIRED), PERMISSION_DENIED (SCOPE_MISSING,
+        KEY_WIDER_THAN_CALLER), INVALID_ARGUMENT (VALIDATION_FAILED).
         """
 
     @_abc_1.abstractmethod
@@ -156,8 +228,12 @@ class KeysServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _keys_pb2.RotateKeyRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_keys_pb2.RotateKeyResponse, _abc.Awaitable[_keys_pb2.RotateKeyResponse]]:
-        """RotateKey makes a successor with the same name, scopes and limits. The old key works on for the
-        grace period, then is refused (KEY_EXPIRED). Errors: FAILED_PRECONDITION (KEY_REVOKED, KEY_ROTATED).
+        """RotateKey makes a successor with the same name, scopes, limits, metadata and external id. The old key works on
+        for the grace period, then is refused (KEY_EXPIRED). If a key calls, the rotated key must be within it; it may be
+        the calling key itself. With an idempotency key, a repeat within 24 hours makes no second successor: see
+        `CreateKeyRequest.idempotency_key`.
+        Errors: FAILED_PRECONDITION (KEY_REVOKED, KEY_EXPIRED, KEY_ROTATED, IDEMPOTENCY_KEY_REUSED),
+        PERMISSION_DENIED (SCOPE_MISSING, KEY_WIDER_THAN_CALLER).
         """
 
     @_abc_1.abstractmethod
@@ -171,13 +247,29 @@ class KeysServiceServicer(metaclass=_abc_1.ABCMeta):
         """
 
     @_abc_1.abstractmethod
+    def RevokeAllKeys(
+        self,
+        request: _keys_pb2.RevokeAllKeysRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_keys_pb2.RevokeAllKeysResponse, _abc.Awaitable[_keys_pb2.RevokeAllKeysResponse]]:
+        """RevokeAllKeys ends all of the caller's working keys, for good, in one step: either all are revoked or none is.
+        A key that is being created or replaced at the same moment is either refused or revoked too. Once it has answered,
+        every service refuses these keys well within a second. If the caller presents an API key, that key is revoked as
+        well, unless `except_key_id` names it. Errors, after which nothing is revoked: NOT_FOUND (KEY_NOT_FOUND:
+        `except_key_id` names no key of the caller's), FAILED_PRECONDITION (KEY_REVOKED: it names a revoked one).
+        """
+
+    @_abc_1.abstractmethod
     def RevokeSelf(
         self,
         request: _keys_pb2.RevokeSelfRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_keys_pb2.RevokeSelfResponse, _abc.Awaitable[_keys_pb2.RevokeSelfResponse]]:
-        """RevokeSelf revokes the key that is presented as the credential, whatever its scopes: for leak
-        scanners, and for whoever finds a key.
+        """RevokeSelf revokes the key that is presented as the credential, or the key of the token that is, whatever
+        its scopes: for leak scanners, and for anyone who finds a key. Unlike every other method it also accepts
+        a key that is refused elsewhere because it is used from a network that it does not allow, has expired, is
+        revoked (nothing changes) or belongs to an account that is not active. The secret must be right, and a
+        token must not have expired.
         """
 
     @_abc_1.abstractmethod
@@ -187,7 +279,8 @@ class KeysServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_keys_pb2.MintTokenResponse, _abc.Awaitable[_keys_pb2.MintTokenResponse]]:
         """MintToken makes a short-lived token of the key that is presented as the credential, with fewer
-        scopes if so wished. It is taken wherever a key is, and dies with its key.
+        scopes if so wished. It is taken wherever a key is, has the key's networks, limits and engine at the time
+        of each use, and ends with its key at the latest.
         Errors: PERMISSION_DENIED (SCOPE_MISSING: the key has no such scope itself).
         """
 

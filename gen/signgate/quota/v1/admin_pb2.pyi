@@ -317,7 +317,7 @@ class SetOverrideRequest(_message.Message):
     burst: _builtins.int
     """How many of them at once, 1 or more."""
     reason: _builtins.str
-    """Why: at most 200 characters."""
+    """Why: at most 200 characters, none of them invisible."""
     @_builtins.property
     def expires_at(self) -> _timestamp_pb2.Timestamp:
         """Until when, in the future; absent: for good."""
