@@ -28,7 +28,7 @@ SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
     hidden CONSTANT text[] := ARRAY['key_hash', 'pepper_version', 'last_used', 'updated_at', 'user_id', 'id'];
-    nobody CONSTANT uuid := '00000000-0000-0000-0000-000000000000';
+    no_id CONSTANT uuid := '00000000-0000-0000-0000-000000000000';
     operator CONSTANT uuid := nullif(current_setting('signgate.operator', true), '')::uuid;
     before jsonb := CASE WHEN TG_OP = 'INSERT' THEN '{}' ELSE to_jsonb(OLD) END - hidden;
     after jsonb := to_jsonb(NEW) - hidden;
@@ -44,7 +44,7 @@ BEGIN
     END IF;
     IF operator IS NOT NULL THEN
         kind := 'service_role';
-        actor := nullif(operator, nobody);
+        actor := nullif(operator, no_id);
     ELSIF auth.role() = 'authenticated' THEN
         kind := CASE WHEN auth.jwt() ->> 'api_key_id' IS NULL THEN 'user' ELSE 'key' END;
         actor := coalesce((auth.jwt() ->> 'api_key_id')::uuid, auth.uid());

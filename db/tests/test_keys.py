@@ -300,7 +300,7 @@ async def test_requests_with_one_answer_wait_for_each_other(
 async def waiting(admin: Connection, connection: Connection) -> None:
     """Until a connection waits for a lock."""
     async with asyncio.timeout(20):
-        while not await admin.fetchval(  # noqa: ASYNC110  # PostgreSQL tells nobody
+        while not await admin.fetchval(  # noqa: ASYNC110  # PostgreSQL has no event for it
             "SELECT wait_event_type = 'Lock' FROM pg_stat_activity WHERE pid = $1",
             connection.get_server_pid(),
         ):

@@ -6,7 +6,7 @@ idempotency key, which is stored nowhere. So a stolen table gives no secret, and
 together, as long as the idempotency key can't be guessed.
 
 An idempotency key belongs to the account and to the API key that presents it; logins of one account share
-theirs. So a key that may manage keys gets no secret that a login, or a mightier key, asked for.
+theirs. So a key that may manage keys gets no secret that a login, or a key with more powers, asked for.
 """
 
 from __future__ import annotations

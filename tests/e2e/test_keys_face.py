@@ -121,8 +121,8 @@ def test_an_operator_lists_and_revokes(
     assert rest == {"revokedCount": 1, "keyIds": [other["key"]["id"]]}
     assert verdict(running, other["secret"]) == "KEY_REVOKED"
     assert verdict(running, bystander.key) == "OK"
-    nobody = operator.get(f"/v1/admin/users/{uuid4()}/keys")
-    assert (nobody.status_code, nobody.json()["reason"]) == (404, "USER_NOT_FOUND")
+    unknown = operator.get(f"/v1/admin/users/{uuid4()}/keys")
+    assert (unknown.status_code, unknown.json()["reason"]) == (404, "USER_NOT_FOUND")
     for method, where in (("GET", path), ("POST", one), ("POST", f"{path}:revokeAll")):
         refused = http.request(method, where, json=None if method == "GET" else {"reason": "x"})
         assert (refused.status_code, refused.json()["reason"]) == (403, "SERVICE_ROLE_REQUIRED")
