@@ -54,8 +54,13 @@ class Passwords:
         """The hash in PHC form. Raises `Overloaded`."""
         return await self.line.run(lambda: self._hasher.hash(password), address)
 
-    async def matches(self, stored: str | None, password: str, address: str = "") -> bool:
-        """Whether it is the password. Takes equally long with no stored hash, and is then False."""
+    async def matches(
+        self, stored: str | None, password: str, address: str = "", *, remember: bool = True
+    ) -> bool:
+        """Whether it is the password. Takes equally long with no stored hash, and is then False.
+
+        `remember`: the caller signs in, and what comes out counts for its address.
+        """
 
         def verify() -> bool:
             try:
@@ -66,7 +71,8 @@ class Passwords:
 
         # What no account can have need not be hashed, but an answer must take its time all the same.
         right = await self.line.run(verify, address) and len(password.encode()) <= MAX_BYTES
-        self.line.was_right(address, right=right)
+        if remember:
+            self.line.was_right(address, right=right)
         return right
 
     def outdated(self, stored: str) -> bool:

@@ -126,6 +126,7 @@ def rules(settings: AuthSettings) -> Rules:
         link_base=settings.jwt_issuer,
         redirect_urls=settings.redirect_urls,
         signup_enabled=settings.signup_enabled,
+        signup_tells_existing=settings.signup_tells_existing,
         auto_confirm=settings.auto_confirm,
         secure_email_change=settings.secure_email_change,
         secure_password_change=settings.secure_password_change,

@@ -59,6 +59,7 @@ class Rules:
     link_base: str
     redirect_urls: tuple[str, ...]
     signup_enabled: bool
+    signup_tells_existing: bool
     auto_confirm: bool
     secure_email_change: bool
     secure_password_change: bool
