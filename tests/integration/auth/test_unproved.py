@@ -9,7 +9,6 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 from uuid import UUID
 
-import asyncpg
 import pytest
 
 from servicekit.errors import FailedPrecondition, PermissionDenied, SigngateError, Unauthenticated
@@ -388,22 +387,17 @@ async def test_metadata_never_reaches_an_account_that_is_there(world: World) -> 
 # Beside the version before, which writes a sign-up into the account
 
 
-async def sign_up_as_before(sql: asyncpg.Connection, email: str, password_of: str) -> None:
-    """As the version before left it: the password is that of another unconfirmed sign-up."""
-    await sql.execute(
-        "UPDATE auth.users u SET encrypted_password = t.pending_password, raw_user_meta_data = t.pending_metadata,"
-        " password_changed_at = u.confirmation_sent_at FROM auth.one_time_tokens t, auth.users o"
-        " WHERE u.email = $1 AND o.email = $2 AND t.user_id = o.id AND t.purpose = 'signup'",
-        email,
-        password_of,
-    )
-
-
 async def before(world: World, password: str) -> str:
+    """An address that somebody signed up for with the version before."""
     email = world.address()
     await world.sign_up(email, password, data=struct(of=password))
     await world.mailbox.wait(email)
-    await sign_up_as_before(world.sql, email, email)
+    await world.sql.execute(
+        "UPDATE auth.users u SET encrypted_password = t.pending_password,"
+        " raw_user_meta_data = t.pending_metadata, password_changed_at = u.confirmation_sent_at"
+        " FROM auth.one_time_tokens t WHERE u.email = $1 AND t.user_id = u.id",
+        email,
+    )
     await world.sql.execute(
         "UPDATE auth.one_time_tokens SET pending_of = NULL, pending_password = NULL, pending_metadata = NULL"
         " WHERE email = $1",
