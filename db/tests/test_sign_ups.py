@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+from typing import TYPE_CHECKING
 from uuid import UUID, uuid4
 
 import asyncpg
 import pytest
 
-from db.tests.support import Connection
 from servicekit.testing.postgres import Database
+
+if TYPE_CHECKING:
+    from db.tests.support import Connection
 
 CONTRACTED = "20261201200002"
 META = json.dumps({"name": "evil"})
