@@ -58,7 +58,7 @@ class Accounts:
         )
 
     async def lock(self, user_ids: Sequence[UUID]) -> None:
-        """Lock these accounts. Whoever locks codes or flows as well locks their accounts first."""
+        """Lock these accounts. To lock codes or flows as well, lock their accounts first."""
         await self._connection.execute(
             "SELECT FROM auth.users WHERE id = ANY($1) ORDER BY id FOR NO KEY UPDATE", list(user_ids)
         )

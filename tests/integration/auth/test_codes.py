@@ -43,7 +43,7 @@ async def test_wrong_digits_do_not_void_the_link_of_the_same_mail(world: World, 
     """Five guesses take no more than an address; a link's token has 256 bits."""
     email, n = await mailed(world, kind)
     code, link = await world.mailbox.code(email, n), await world.mailbox.link(email, n)
-    number = auth_pb2.OtpType.Value(f"OTP_TYPE_{kind.upper()}")  # type: ignore[arg-type]  # one of its names
+    number = auth_pb2.OtpType.Value(f"OTP_TYPE_{kind.upper()}")
     for _ in range(6):
         assert await refused(world, email, other(code), number) == "OTP_EXPIRED"
     assert await refused(world, email, code, number) == "OTP_EXPIRED"

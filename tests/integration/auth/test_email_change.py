@@ -298,7 +298,7 @@ async def test_a_pending_change_ends_with(world: World, end: Any) -> None:
 
 @pytest.mark.parametrize("end", [change_password, operator_s_password, sign_out_everywhere, sign_out_others])
 async def test_other_codes_links_and_flows_end_as_well(world: World, end: Any) -> None:
-    """S17: what rested on the old password, or was asked by who is signed out now."""
+    """S17: what rested on the old password, or was asked for by a session that is signed out now."""
     owner = await world.user()
     email = owner.user.email
     await world.rpc.Recover(auth_pb2.RecoverRequest(email=email))

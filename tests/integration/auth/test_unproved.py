@@ -356,7 +356,7 @@ async def test_metadata_of_a_first_sign_in_comes_with_its_very_code(world: World
 
 
 @pytest.mark.parametrize("second", [{"name": "Ann"}, {}])
-async def test_metadata_of_two_parties_is_nobody_s(world: World, second: dict[str, str]) -> None:
+async def test_metadata_of_two_parties_is_dropped(world: World, second: dict[str, str]) -> None:
     email = world.address()
     await ask(world, email, 1, **EVIL)
     session = await world.verify(email, await ask(world, email, 2, **second), auth_pb2.OTP_TYPE_EMAIL)
