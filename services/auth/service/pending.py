@@ -65,7 +65,7 @@ async def administered(unit: Unit, before: User, values: Json) -> None:
     A new password or address ends what was mailed before. An operator who confirms the address has not
     seen whose sign-up is pending, so it ends as well.
     """
-    if values.keys() & {"email", "password_hash"}:
+    if "password_hash" in values or values.get("email", before.email) != before.email:
         await drop_outstanding(unit, before)
     elif values.get("email_confirmed_at") is not None and not before.confirmed:
         await unit.codes.end_pending(before.id)

@@ -68,6 +68,8 @@ class Redeeming:
             return await self._confirm_change(unit, user, code)
         if not user.confirmed:
             await self._confirm(unit, user, code, for_flow=for_flow)
+        elif code.pending is not None:  # proved meanwhile, by the version before
+            await unit.codes.end_pending(user.id)
         return Spent(await unit.accounts.get(user.id))
 
     async def session(self, unit: Unit, spent: Spent, client: Client) -> Issued | None:

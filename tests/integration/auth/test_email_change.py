@@ -9,13 +9,14 @@ from uuid import UUID
 import pytest
 
 from servicekit.clock import SystemEntropy
-from servicekit.errors import PermissionDenied, SigngateError
+from servicekit.errors import FailedPrecondition, PermissionDenied, SigngateError, Unauthenticated
 from services.auth.secrets import Secrets
 from signgate.auth.v1 import admin_pb2, auth_pb2, user_pb2
 from tests.integration.auth.pkce import OWNER, THIEF, press
 from tests.integration.auth.world import PASSWORD, PEPPER, World, bearer
 
 CHANGE = auth_pb2.OTP_TYPE_EMAIL_CHANGE
+REFUSALS = (PermissionDenied, Unauthenticated, FailedPrecondition)
 
 
 async def ask(world: World, session: user_pb2.Session, new: str, **more: Any) -> user_pb2.User:
@@ -365,3 +366,42 @@ async def test_nothing_that_went_to_the_old_address_works(world: World, how: str
         request = auth_pb2.UpdateUserRequest(password="by the nonce of the old address", nonce=nonce)
         await world.rpc.UpdateUser(request, metadata=bearer(session))
     assert failed.value.reason == "REAUTHENTICATION_NEEDED"
+
+
+async def test_an_operator_who_sends_the_same_address_back_ends_no_sign_up(world: World) -> None:
+    """Consoles send whole accounts back."""
+    email = world.address()
+    user = (await world.sign_up(email)).user
+    code = await world.mailbox.code(email)
+    request = admin_pb2.ModifyUserRequest(id=user.id, email=email)
+    await world.auth.admin.ModifyUser(request, metadata=bearer(world.operator()))
+    await world.verify(email, code)
+    await world.sign_in(email, PASSWORD)
+
+
+async def test_whatever_meets_at_once_waits_its_turn(world: World) -> None:
+    """Locks are taken in one order: a deadlock would be a call that fails for no reason of its own."""
+    session = await world.user()
+    email, new = session.user.email, world.address()
+    mine = bearer(session)
+    for n in range(3):
+        other = await world.sign_in(email)
+        await ask(world, session, new, pkce=OWNER.pkce)
+        await world.mailbox.wait(new, n + 1)
+        link = await world.mailbox.link(new, n + 1)
+        half = auth_pb2.VerifyRequest(type=CHANGE, token_hash=link["token"])
+        wrong = auth_pb2.VerifyRequest(type=CHANGE, email=email, token="000000")
+        others = auth_pb2.SignOutRequest(scope=auth_pb2.SIGN_OUT_SCOPE_OTHERS)
+        nonce = auth_pb2.UpdateUserRequest(password="never to be set", nonce="000000")
+        done = await asyncio.gather(
+            world.rpc.Verify(half),
+            world.rpc.Verify(wrong),
+            world.refresh(other.refresh_token),
+            world.rpc.SignOut(others, metadata=mine),
+            world.rpc.UpdateUser(nonce, metadata=mine),
+            world.rpc.UpdateUser(auth_pb2.UpdateUserRequest(email=""), metadata=mine),
+            world.rpc.Verify(half),
+            return_exceptions=True,
+        )
+        for each in done:
+            assert not isinstance(each, BaseException) or isinstance(each, REFUSALS), each

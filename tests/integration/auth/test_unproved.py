@@ -441,6 +441,21 @@ async def test_a_code_that_the_version_before_replaced_sets_nothing(world: World
     assert await refused(world, email, STRANGER) == "INVALID_CREDENTIALS"
 
 
+@pytest.mark.parametrize("way", ["link", "flow"])
+async def test_a_sign_up_counts_no_more_once_the_version_before_has_confirmed(world: World, way: str) -> None:
+    """It passes over what is pending, when somebody else's proof comes there."""
+    email = world.address()
+    await world.sign_up(email, STRANGER, pkce=THIEF.pkce if way == "flow" else None)
+    await world.mailbox.wait(email)
+    await world.sql.execute("UPDATE auth.users SET email_confirmed_at = now() WHERE email = $1", email)
+    if way == "link":
+        await by_signup_link(world, email)
+    else:
+        led = await press(world, await world.mailbox.link(email))
+        await THIEF.exchange(world, led["code"])
+    assert await refused(world, email, STRANGER) == "INVALID_CREDENTIALS"
+
+
 # Accounts that may not act
 
 
