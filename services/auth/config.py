@@ -49,6 +49,8 @@ class AuthSettings(InsideSettings, SmtpSettings):
     between them; `services.auth.redirects` lists the forms.
     `token_pepper`: keys the hashes of codes, links and refresh tokens, and the encryption of second
     factors' secrets. Changing it signs everybody out and loses the second factors.
+    `signup_tells_existing`: a sign-up for an address that has a confirmed account is answered with
+    `identities: []`, as clients of Supabase expect. False: all sign-ups are answered alike.
     `auto_confirm`: accounts count as confirmed without a mail. For development only.
     `reuse_window`: for how long a used refresh token gives further live ones, for tabs that refresh
     at once. `session_inactivity`: a session that is not refreshed for so long is over.
@@ -79,6 +81,7 @@ class AuthSettings(InsideSettings, SmtpSettings):
         tuple[Annotated[str, AfterValidator(_pattern)], ...], NoDecode, BeforeValidator(listed)
     ] = ()
     signup_enabled: bool = True
+    signup_tells_existing: bool = True
     auto_confirm: bool = False
     secure_email_change: bool = True
     secure_password_change: bool = True

@@ -43,7 +43,9 @@ PURPOSES: Final[Mapping[OtpType, tuple[Purpose, ...]]] = {
 """Which codes each type of verification takes."""
 
 MAX_TRIES: Final = 5
-"""Wrong tries after which a code is dead."""
+"""Wrong tries after which a code's digits are dead."""
+CHANGE_PURPOSES: Final[tuple[Purpose, ...]] = ("email_change_current", "email_change_new")
+"""The two halves of an e-mail change."""
 METADATA_LIMIT: Final = 16 * 1024
 """Bytes of a user's metadata as JSON."""
 
@@ -94,7 +96,7 @@ class User:
     tier: str = "free"
     is_active: bool = True
     new_email: str = field(default="", repr=False)
-    email_change_status: int = 0
+    email_half: Purpose | None = None  # the half of the e-mail change that has been confirmed
     email_confirmed_at: datetime | None = None
     confirmation_sent_at: datetime | None = None
     recovery_sent_at: datetime | None = None
@@ -107,6 +109,8 @@ class User:
     identities: tuple[Identity, ...] = field(default=(), repr=False)
     factors: tuple[Factor, ...] = ()
     password_hash: str | None = field(default=None, repr=False)
+    unproved: bool = False
+    """The version before wrote a sign-up's password and metadata here before the address was proved."""
 
     @property
     def confirmed(self) -> bool:
@@ -172,6 +176,18 @@ class Issued:
 
 
 @dataclass(frozen=True, slots=True)
+class Pending:
+    """What a party that has not proved the address wants of the account; kept with the code mailed for it.
+
+    `contested`: several parties have signed up, so the code does not tell whose sign-up its reader wants.
+    """
+
+    password_hash: str | None = field(default=None, repr=False)
+    metadata: Json = field(default_factory=dict, repr=False)
+    contested: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class OneTimeToken:
     """A mailed code and link, as stored: hashes only."""
 
@@ -185,10 +201,15 @@ class OneTimeToken:
     used_at: datetime | None
     redirect_to: str = ""
     flow_state_id: UUID | None = None
+    pending: Pending | None = None
 
     def live(self, now: datetime) -> bool:
-        """True while it can still be redeemed."""
-        return self.used_at is None and self.expires_at > now and self.attempts < MAX_TRIES
+        """True while its link can still be redeemed."""
+        return self.used_at is None and self.expires_at > now
+
+    def takes_digits(self, now: datetime) -> bool:
+        """True while its digits can still be redeemed: wrong tries count against them alone."""
+        return self.live(now) and self.attempts < MAX_TRIES
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,6 +246,7 @@ class NewCode:
     flow_state_id: UUID | None
     created_at: datetime
     expires_at: datetime
+    pending: Pending | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -326,3 +348,8 @@ def merged(old: Json, change: Mapping[str, Any]) -> Json:
     """Metadata with a change laid over it: a null removes a member, all else replaces one."""
     together = {**old, **change}
     return {name: value for name, value in together.items() if value is not None}
+
+
+def identity_data(user_id: UUID, email: str, *, verified: bool) -> Json:
+    """What an e-mail identity tells of its user."""
+    return {"sub": str(user_id), "email": email, "email_verified": verified, "phone_verified": False}

@@ -75,10 +75,13 @@ class Passwords:
         """The hash of the password's NFC form, in PHC form. Raises `Overloaded`."""
         return await self.line.run(lambda: self._hasher.hash(forms(password)[0]), address)
 
-    async def verify(self, stored: str | None, password: str, address: str = "") -> Verdict:
+    async def verify(
+        self, stored: str | None, password: str, address: str = "", *, remember: bool = True
+    ) -> Verdict:
         """Whether it is the password, and whether its hash is to be renewed.
 
-        Takes equally long with no stored hash, and is then wrong. Raises `Overloaded`.
+        Takes equally long with no stored hash, and is then wrong. `remember`: the caller signs in, and the
+        result counts for its address. Raises `Overloaded`.
         """
         candidates = forms(password)
 
@@ -97,12 +100,15 @@ class Passwords:
         # What no account can have need not be hashed, but an answer must take its time all the same.
         if len(password.encode("utf-8", "surrogatepass")) > MAX_BYTES:
             found = Verdict(right=False)
-        self.line.was_right(address, right=found.right)
+        if remember:
+            self.line.was_right(address, right=found.right)
         return found
 
-    async def matches(self, stored: str | None, password: str, address: str = "") -> bool:
+    async def matches(
+        self, stored: str | None, password: str, address: str = "", *, remember: bool = True
+    ) -> bool:
         """As `verify`, for a caller that renews no hash."""
-        return (await self.verify(stored, password, address)).right
+        return (await self.verify(stored, password, address, remember=remember)).right
 
     def outdated(self, stored: str) -> bool:
         """True when the hash was made with other parameters than those of now."""

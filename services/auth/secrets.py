@@ -23,6 +23,7 @@ from servicekit.clock import Entropy
 CODE_DIGITS: Final = 6
 _alphabet: Final = "abcdefghjkmnpqrstuvwxyz23456789"  # nothing that is read two ways
 _nonce: Final = 12
+_uses: Final = ("code", "link", "refresh", "flow", "recovery", "id")
 
 
 class Secrets:
@@ -30,7 +31,7 @@ class Secrets:
 
     def __init__(self, pepper: str, entropy: Entropy) -> None:
         self._entropy = entropy
-        self._keys = {use: _derived(pepper, use) for use in ("code", "link", "refresh", "flow", "recovery")}
+        self._keys = {use: _derived(pepper, use) for use in _uses}
         self._cipher = AESGCM(_derived(pepper, "totp"))
 
     def code(self) -> str:
@@ -68,6 +69,12 @@ class Secrets:
         """Of a recovery code, however its owner typed it."""
         plain = "".join(code.split()).replace("-", "").lower()
         return self._hash("recovery", f"{user_id}|{plain}")
+
+    def stable_id(self, kind: str, address: str) -> UUID:
+        """An id that is always the same for an address, and tells nothing of it (a UUID of version 8)."""
+        drawn = bytearray.fromhex(self._hash("id", f"{kind}|{address}"))[:16]
+        drawn[6], drawn[8] = 0x80 | drawn[6] & 0x0F, 0x80 | drawn[8] & 0x3F
+        return UUID(bytes=bytes(drawn))
 
     def seal(self, factor_id: UUID, secret: str) -> bytes:
         """A factor's secret, encrypted (AES-256-GCM) for this factor only."""

@@ -128,6 +128,7 @@ def rules(settings: AuthSettings) -> Rules:
         link_base=settings.jwt_issuer,
         redirects=Redirects(settings.site_url, settings.redirect_urls),
         signup_enabled=settings.signup_enabled,
+        signup_tells_existing=settings.signup_tells_existing,
         auto_confirm=settings.auto_confirm,
         secure_email_change=settings.secure_email_change,
         secure_password_change=settings.secure_password_change,

@@ -50,9 +50,10 @@ class Accounts:
         elif grant == "refresh_token":
             issued = await self._service.sessions.refresh(given.text("refresh_token"), client(request))
         elif grant == "pkce":
-            issued = await self._service.otp.exchange(
+            done = await self._service.verify.exchange(
                 given.text("auth_code"), given.text("code_verifier"), client(request)
             )
+            return JSONResponse(present.redeemed(done))
         else:
             raise InvalidArgument(
                 "grant_type must be password, refresh_token or pkce.", reason="UNSUPPORTED_GRANT_TYPE"
@@ -66,6 +67,7 @@ class Accounts:
         given = await body(request)
         change = Change(
             email=given.optional_text("email"),
+            cancel_email=given.null("email"),
             password=given.optional_text("password"),
             data=given.mapping("data"),
             nonce=given.text("nonce"),

@@ -25,7 +25,7 @@ class BadJson(InvalidArgument):
 
 
 class Body:
-    """A JSON object whose members are asked for by type. Absent and null are the same.
+    """A JSON object whose members are asked for by type. Absent and null are the same, except to `null`.
 
     Every reader raises `ValidationFailed` for a member of another type. Unknown members are passed over.
     """
@@ -46,6 +46,10 @@ class Body:
         if not storable(value):
             raise ValidationFailed(name, "must be Unicode text without U+0000")
         return value
+
+    def null(self, name: str) -> bool:
+        """Whether the member is there and null."""
+        return name in self._members and self._members[name] is None
 
     def flag(self, name: str) -> bool | None:
         value = self._members.get(name)

@@ -36,7 +36,10 @@ _policy: Final = SMTP.clone(max_line_length=500)
 
 @dataclass(frozen=True, slots=True)
 class Letter:
-    """One mail to write. `code` and `link` are secrets; a notice has neither."""
+    """One mail to write. `code` and `link` are secrets; a notice has neither.
+
+    `contested`: several parties signed up for the address, so its code sets no password.
+    """
 
     kind: Purpose | Notice
     to: str = field(repr=False)
@@ -44,6 +47,7 @@ class Letter:
     link: str = field(default="", repr=False)
     minutes: int = 0
     new_email: str = field(default="", repr=False)
+    contested: bool = False
 
 
 class LetterWriter:

@@ -7,10 +7,11 @@ from services.auth.service.kit import Kit, Rules
 from services.auth.service.mfa import Mfa
 from services.auth.service.otp import Otp
 from services.auth.service.profile import Change, Profile
+from services.auth.service.redeeming import Redeemed
 from services.auth.service.sessions import Sessions
 from services.auth.service.signin import SignIn
 from services.auth.service.signup import SignedUp, SignUp
-from services.auth.service.verify import Followed, Redeemed, Verify
+from services.auth.service.verify import Followed, Verify
 
 __all__ = ["AuthService", "Change", "Followed", "Kit", "Redeemed", "Rules", "SignedUp"]
 

@@ -16,6 +16,7 @@ from services.auth.mail.letters import Letter
 from services.auth.passwords import check_new_password
 from services.auth.service.issuing import Issuing
 from services.auth.service.kit import Kit, metadata, storable
+from services.auth.service.pending import administered, adopted, drop_email_change
 from services.auth.service.sessions import end_sessions
 
 if TYPE_CHECKING:
@@ -123,12 +124,13 @@ class Admin:
             values |= await self._password(change.password)
         ended: list[UUID] = []
         async with kit.store.unit() as unit:
-            user = _there(await unit.accounts.by_id(user_id, lock=True))
+            user = await adopted(kit, unit, _there(await unit.accounts.by_id(user_id, lock=True)))
             for name in ("user_metadata", "app_metadata"):
                 given = getattr(change, name)
                 if given is not None:
                     values[name] = metadata(merged(getattr(user, name), given), name)
             await unit.accounts.change(user_id, **values)
+            await administered(unit, user, values)
             if _shuts_out(change, user):
                 ended = await end_sessions(kit, unit, user_id)
             await self._note(unit, principal, "modified", user_id, client, members=sorted(values))
@@ -210,7 +212,9 @@ class Admin:
                 if await unit.accounts.by_email(changed) is not None:
                     raise EmailExists
                 if changed != user.new_email:
-                    await unit.accounts.change(user.id, new_email=changed, email_change_status=0)
+                    # A half that was confirmed, or is still to be, was for the address before.
+                    await drop_email_change(unit, user)
+                    await unit.accounts.change(user.id, new_email=changed)
                     user = await unit.accounts.get(user.id)
                 to = changed if purpose == "email_change_new" else None
             made = await self._issuing.code(unit, user, purpose, to=to, redirect_to=redirect_to)
@@ -228,6 +232,7 @@ class Admin:
             return await unit.accounts.add(self._kit.ids.uuid7(), address, self._kit.ids.uuid7(), **values)
         if known.confirmed:
             raise EmailExists
+        known = await adopted(self._kit, unit, known)
         await unit.accounts.change(known.id, **values)
         return await unit.accounts.get(known.id)
 
@@ -253,7 +258,7 @@ def _plain_values(change: UserChange, now: datetime) -> Json:
     values: Json = {}
     if change.email is not None:
         values["email"] = normal_email(change.email)
-        values |= {"new_email": None, "email_change_status": 0}
+        values |= {"new_email": None, "email_half": None}
     if change.confirmed is not None:
         values["email_confirmed_at"] = now if change.confirmed else None
     if change.role is not None:

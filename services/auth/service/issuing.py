@@ -14,6 +14,7 @@ from services.auth.domain import (
     Issued,
     NewCode,
     OtpType,
+    Pending,
     Pkce,
     Purpose,
     Session,
@@ -112,8 +113,12 @@ class Issuing:
         to: str | None = None,
         redirect_to: str = "",
         flow: UUID | None = None,
+        pending: Pending | None = None,
     ) -> Mailable:
-        """Make a code and a link in place of those before, to be mailed to the user (or `to`)."""
+        """Make a code and a link in place of those before, to be mailed to the user (or `to`).
+
+        `pending` is kept with it, in place of what was pending with the one before.
+        """
         kit, now = self._kit, self._kit.clock.now()
         code, token = kit.secrets.code(), kit.secrets.token()
         redirect = kit.rules.redirect(redirect_to)
@@ -131,6 +136,7 @@ class Issuing:
                 flow_state_id=flow,
                 created_at=now,
                 expires_at=now + life,
+                pending=pending,
             )
         )
         letter = Letter(
@@ -140,6 +146,7 @@ class Issuing:
             link=self.link(purpose, token, redirect),
             minutes=int(life.total_seconds() // 60),
             new_email=user.new_email,
+            contested=pending is not None and pending.contested,
         )
         return Mailable(letter, token, redirect, now + life)
 

@@ -59,6 +59,7 @@ class Rules:
     link_base: str
     redirects: Redirects
     signup_enabled: bool
+    signup_tells_existing: bool
     auto_confirm: bool
     secure_email_change: bool
     secure_password_change: bool

@@ -1,17 +1,17 @@
-"""Codes and links asked for: sign-in without a password, recovery, once more; and the end of PKCE flows."""
+"""Codes and links asked for: sign-in without a password, recovery, once more."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
-from services.auth.domain import Client, Issued, Json, Pkce, Purpose, User, normal_email
-from services.auth.errors import BadCodeVerifier, EmailExists, FlowStateExpired, FlowStateNotFound
+from services.auth.domain import Client, Json, Pending, Pkce, Purpose, User, normal_email
+from services.auth.errors import EmailExists
 from services.auth.mail.letters import Letter
-from services.auth.secrets import s256, same
 from services.auth.service.even import EvenAnswers
 from services.auth.service.issuing import Issuing
 from services.auth.service.kit import Kit, metadata
+from services.auth.service.pending import adopted
 
 if TYPE_CHECKING:
     from services.auth.store import Unit
@@ -42,17 +42,23 @@ class Otp:
         pkce: Pkce | None = None,
         redirect_to: str = "",
     ) -> None:
-        """Mail a code and a link to sign in with; a new address first gets an account, if asked for."""
+        """Mail a code and a link to sign in with; a new address first gets an account, if asked for.
+
+        `data` is for a new account, and stays with the code until that is redeemed.
+        """
         address, data = normal_email(email), metadata(data)
 
         async def work() -> None:
             async with self._kit.store.unit() as unit:
                 user = await unit.accounts.by_email(address, lock=True)
-                if user is None and create_user and self._kit.rules.signup_enabled:
-                    user = await self._new(unit, address, data)
+                pending: Pending | None = None
+                if user is not None:
+                    pending = await self._asked_again(unit, user, data)
+                elif create_user and self._kit.rules.signup_enabled:
+                    user, pending = await self._new(unit, address, data)
                 if user is None or not user.may_sign_in(self._kit.clock.now()):
                     return
-                letter = await self._letter(unit, user, "magiclink", pkce, redirect_to)
+                letter = await self._letter(unit, user, "magiclink", pkce, redirect_to, pending)
             self._kit.post([letter])
 
         await self._behind(address, client, work)
@@ -87,22 +93,6 @@ class Otp:
 
         await self._behind(address, client, work)
 
-    async def exchange(self, auth_code: str, verifier: str, client: Client) -> Issued:
-        """End a PKCE flow. Raises `FlowStateNotFound`, `FlowStateExpired`, `BadCodeVerifier`."""
-        kit, now = self._kit, self._kit.clock.now()
-        await kit.limits.hit("verify", client)
-        async with kit.store.unit() as unit:
-            flow = await unit.flows.by_code(kit.secrets.flow_hash(auth_code))
-            if flow is None or flow.used_at is not None:
-                raise FlowStateNotFound
-            if flow.expires_at <= now:
-                raise FlowStateExpired
-            proof = s256(verifier) if flow.pkce.method == "s256" else verifier
-            if not same(proof, flow.pkce.challenge):
-                raise BadCodeVerifier
-            await unit.flows.use(flow.id, now)
-            return await self._issuing.open(unit, await unit.accounts.get(flow.user_id), flow.method, client)
-
     async def _behind(self, address: str, client: Client, work: Work) -> None:
         await self._kit.limits.hit("mail", client, address)
         async with self._even.always():
@@ -111,43 +101,75 @@ class Otp:
             self._kit.background.do(work, after=2 * self._kit.rules.even_answer)
 
     async def _letter(
-        self, unit: Unit, user: User, purpose: Purpose, pkce: Pkce | None, redirect_to: str
+        self,
+        unit: Unit,
+        user: User,
+        purpose: Purpose,
+        pkce: Pkce | None,
+        redirect_to: str,
+        pending: Pending | None = None,
     ) -> Letter:
         flow = await self._issuing.flow(unit, user, pkce, "otp", redirect_to)
-        mailable = await self._issuing.code(unit, user, purpose, redirect_to=redirect_to, flow=flow)
+        mailable = await self._issuing.code(
+            unit, user, purpose, redirect_to=redirect_to, flow=flow, pending=pending
+        )
         return mailable.letter
 
-    async def _new(self, unit: Unit, address: str, data: Json) -> User | None:
+    async def _new(self, unit: Unit, address: str, data: Json) -> tuple[User | None, Pending | None]:
         ids = self._kit.ids
         try:
-            return await unit.accounts.add(ids.uuid7(), address, ids.uuid7(), user_metadata=data)
+            user = await unit.accounts.add(ids.uuid7(), address, ids.uuid7())
         except EmailExists:  # in this very moment
-            return await unit.accounts.by_email(address, lock=True)
+            there = await unit.accounts.by_email(address, lock=True)
+            return there, await self._asked_again(unit, there, data) if there else None
+        return user, Pending(metadata=data)
+
+    @staticmethod
+    async def _asked_again(unit: Unit, user: User, data: Json) -> Pending | None:
+        """What stays pending of a new account's metadata: it, if the same is asked for once more.
+
+        Anything else comes from another party, or from one that does not know what it wants.
+        """
+        kept = None if user.confirmed else await unit.codes.of_user(user.id, "magiclink")
+        same_again = kept is not None and kept.pending is not None and kept.pending.metadata == data
+        return kept.pending if kept is not None and same_again else None
 
     async def _again(
         self, unit: Unit, kind: Literal["signup", "email_change"], address: str, redirect_to: str
     ) -> list[Letter]:
         user = await unit.accounts.by_email(address, lock=True)
-        if user is None:
+        if user is None or not user.may_sign_in(self._kit.clock.now()):
             return []
         if kind == "signup":
-            if user.confirmed:
-                return []
-            pending = await unit.codes.of_user(user.id, "signup")
-            flow = pending.flow_state_id if pending else None  # its client still waits
-            mailable = await self._issuing.code(unit, user, "signup", redirect_to=redirect_to, flow=flow)
-            return [mailable.letter]
-        if not user.new_email:
-            return []
-        # Both start again: a half that is confirmed would otherwise be counted with a stranger's half.
-        await unit.accounts.change(user.id, email_change_status=0)
-        letters = []
+            return [] if user.confirmed else [await self._sign_up_again(unit, user, redirect_to)]
+        return await self._change_again(unit, user, redirect_to) if user.new_email else []
+
+    async def _sign_up_again(self, unit: Unit, user: User, redirect_to: str) -> Letter:
+        user = await adopted(self._kit, unit, user)
+        kept = await unit.codes.of_user(user.id, "signup")
+        mailable = await self._issuing.code(
+            unit,
+            user,
+            "signup",
+            redirect_to=redirect_to,
+            flow=kept.flow_state_id if kept else None,  # its client still waits
+            pending=kept.pending if kept else None,
+        )
+        return mailable.letter
+
+    async def _change_again(self, unit: Unit, user: User, redirect_to: str) -> list[Letter]:
+        """To both addresses: a half that has been confirmed stays so, and counts once however often."""
+        wanted: dict[Purpose, str] = {}
         if self._kit.rules.secure_email_change:
-            mailable = await self._issuing.code(unit, user, "email_change_current", redirect_to=redirect_to)
-            letters.append(mailable.letter)
+            wanted["email_change_current"] = user.email
         if await unit.accounts.by_email(user.new_email) is None:
+            wanted["email_change_new"] = user.new_email
+        letters = []
+        for purpose, to in wanted.items():
+            kept = await unit.codes.of_user(user.id, purpose)
+            flow = kept.flow_state_id if kept else None
             mailable = await self._issuing.code(
-                unit, user, "email_change_new", to=user.new_email, redirect_to=redirect_to
+                unit, user, purpose, to=to, redirect_to=redirect_to, flow=flow
             )
             letters.append(mailable.letter)
         return letters

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from servicekit.principal import Principal
@@ -19,15 +19,23 @@ from services.auth.errors import (
 from services.auth.mail.letters import Letter
 from services.auth.service.issuing import Issuing
 from services.auth.service.kit import Kit, metadata
+from services.auth.service.pending import drop_email_change
 from services.auth.service.sessions import end_sessions
 from services.auth.service.verify import Verify
+
+if TYPE_CHECKING:
+    from services.auth.store import Unit
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """What to change of an account; `None` stays as it is."""
+    """What to change of an account; `None` stays as it is.
+
+    `cancel_email` ends an e-mail change that waits; so does the account's own address as `email`.
+    """
 
     email: str | None = field(default=None, repr=False)
+    cancel_email: bool = False
     password: str | None = field(default=None, repr=False)
     data: Mapping[str, Any] | None = field(default=None, repr=False)
     nonce: str = field(default="", repr=False)
@@ -59,7 +67,9 @@ class Profile:
             await self._change_password(principal, user, change.password, change, client)
         if change.data is not None:
             await self._change_data(user.id, change.data, client)
-        if change.email is not None:
+        if change.cancel_email:
+            await self._cancel_email_change(user.id, client)
+        elif change.email is not None:
             await self._begin_email_change(user, change.email, change, client)
         return await self.get(principal)
 
@@ -88,6 +98,7 @@ class Profile:
         user = await self.get(principal)
         await self._kit.limits.hit("mail", client, user.email)
         async with self._kit.store.unit() as unit:
+            await unit.accounts.lock([user.id])
             mailable = await self._issuing.code(unit, user, "reauthentication")
             await unit.accounts.change(user.id, reauthentication_sent_at=self._kit.clock.now())
         self._kit.post([mailable.letter])
@@ -105,9 +116,8 @@ class Profile:
         hashed = await kit.passwords.hash(password, ip)
         async with kit.store.unit() as unit:
             await unit.accounts.change(user.id, password_hash=hashed, password_changed_at=kit.clock.now())
-            # Whoever got in by the old password, or a recovery mail, is out.
+            # Others who got in by the old password or a mail are out, with all that they have asked for.
             ended = await end_sessions(kit, unit, user.id, but=principal.session_id)
-            await unit.codes.drop(user.id, ["recovery", "magiclink"])
             await unit.audit.add("password_changed", user.id, client)
         await kit.deny(ended)
         kit.post([Letter("password_changed", user.email)])
@@ -145,41 +155,58 @@ class Profile:
             await unit.audit.add("profile_changed", user_id, client)
 
     async def _begin_email_change(self, user: User, email: str, change: Change, client: Client) -> None:
-        """Ask both addresses, or only the new one. One that has an account is told so, and nobody else."""
-        kit, now = self._kit, self._kit.clock.now()
+        """Ask both addresses, or only the new one. One that has an account is told so, and only there.
+
+        Another address than the one that waits starts both halves again. The same keeps what is confirmed.
+        """
+        kit = self._kit
         address = normal_email(email)
         if address == user.email:
+            await self._cancel_email_change(user.id, client)
             return
         await kit.limits.hit("mail", client, address)
         await kit.limits.hit("mail", client, user.email)
-        letters = []
         async with kit.store.unit() as unit:
-            taken = await unit.accounts.by_email(address) is not None
-            await unit.accounts.change(
-                user.id, new_email=address, email_change_status=0, email_change_sent_at=now
-            )
-            asked = await unit.accounts.get(user.id)
-            flow = await self._issuing.flow(unit, user, change.pkce, "otp", change.redirect_to)
+            asked = await self._asked(unit, user.id, address)
+            redirect_to = change.redirect_to
+            flow = await self._issuing.flow(unit, asked, change.pkce, "otp", redirect_to)
+            letters = []
             if kit.rules.secure_email_change:
                 mailable = await self._issuing.code(
-                    unit, asked, "email_change_current", redirect_to=change.redirect_to
+                    unit, asked, "email_change_current", redirect_to=redirect_to, flow=flow
                 )
                 letters.append(mailable.letter)
-            if taken:
+            if await unit.accounts.by_email(address) is not None:
                 await unit.codes.drop(user.id, ["email_change_new"])
                 letters.append(Letter("address_taken", address))
             else:
                 mailable = await self._issuing.code(
-                    unit,
-                    asked,
-                    "email_change_new",
-                    to=address,
-                    redirect_to=change.redirect_to,
-                    flow=flow,
+                    unit, asked, "email_change_new", to=address, redirect_to=redirect_to, flow=flow
                 )
                 letters.append(mailable.letter)
+            await unit.flows.drop(user.id, but=flow)
             await unit.audit.add("email_change_asked", user.id, client)
         kit.post(letters)
+
+    async def _asked(self, unit: Unit, user_id: UUID, address: str) -> User:
+        """The account, locked, with the address that it shall have."""
+        user = await unit.accounts.by_id(user_id, lock=True)
+        if user is None:
+            raise UserNotFound
+        if user.new_email != address:
+            await drop_email_change(unit, user)
+        await unit.accounts.change(user_id, new_email=address, email_change_sent_at=self._kit.clock.now())
+        return await unit.accounts.get(user_id)
+
+    async def _cancel_email_change(self, user_id: UUID, client: Client) -> None:
+        """End an e-mail change that waits, if one does."""
+        async with self._kit.store.unit() as unit:
+            user = await unit.accounts.by_id(user_id, lock=True)
+            if user is None:
+                raise UserNotFound
+            if user.new_email:
+                await drop_email_change(unit, user)
+                await unit.audit.add("email_change_cancelled", user_id, client)
 
     @staticmethod
     def _require_aal2(principal: Principal) -> None:

@@ -17,6 +17,7 @@ from services.auth.errors import (
 )
 from services.auth.service.issuing import Issuing
 from services.auth.service.kit import Kit
+from services.auth.service.pending import drop_outstanding
 
 if TYPE_CHECKING:
     from services.auth.store import Unit
@@ -96,8 +97,14 @@ class Sessions:
         return [session for session in found if not session.ended(now, self._kit.rules.session_inactivity)]
 
     async def revoke(self, principal: Principal, session_id: UUID, client: Client) -> None:
-        """End one of the caller's sessions. Raises `SessionNotFound`. May be repeated."""
+        """End one of the caller's sessions. Raises `SessionNotFound`. May be repeated.
+
+        Another one than the call's own takes with it what it may have asked for, as in `end_sessions`.
+        """
         async with self._kit.store.unit() as unit:
+            user = await unit.accounts.by_id(principal.user_id, lock=True)
+            if user is not None and session_id != principal.session_id:
+                await drop_outstanding(unit, user)
             ended = await self._end(unit, principal.user_id, only=session_id)
             if not ended:
                 raise SessionNotFound
@@ -125,6 +132,12 @@ class Sessions:
 async def end_sessions(
     kit: Kit, unit: Unit, user_id: UUID, *, only: UUID | None = None, but: UUID | None = None
 ) -> list[UUID]:
-    """End sessions in the table; the caller denies what comes back once that is committed."""
+    """End sessions in the table; the caller denies what comes back once that is committed.
+
+    To end all (`but` one) is to say that others may have had them. So what they may have asked for ends as
+    well: codes, links, PKCE flows, a pending e-mail change. Sign-ups and invitations that wait stay.
+    """
+    if only is None and (user := await unit.accounts.by_id(user_id, lock=True)) is not None:
+        await drop_outstanding(unit, user, but=() if user.confirmed else ("signup", "invite"))
     life = timedelta(seconds=kit.tokens.ttl)
     return await unit.sessions.revoke(user_id, kit.clock.now(), life, only=only, but=but)

@@ -40,7 +40,9 @@ class SignIn:
         kit = self._kit
         async with kit.store.unit() as unit:
             user = await unit.accounts.by_email(address)
-        right = await kit.passwords.matches(user.password_hash if user else None, password, client.ip)
+            claim = await unit.codes.claim(address)  # that of a sign-up whose address is not proved yet
+        stored = user.password_hash if user and user.confirmed else claim
+        right = await kit.passwords.matches(stored, password, client.ip)
         if user is None or not right:
             # Written for unknown addresses as well: both ways do the same work.
             async with kit.store.unit() as unit:

@@ -14,15 +14,13 @@ from services.auth.domain import (
     OneTimeToken,
     OtpType,
     Purpose,
-    User,
     normal_email,
 )
-from services.auth.errors import OtpExpired
-from services.auth.mail.letters import Letter
-from services.auth.secrets import same
+from services.auth.errors import BadCodeVerifier, FlowStateExpired, FlowStateNotFound, OtpExpired
+from services.auth.secrets import s256, same
 from services.auth.service.even import EvenAnswers
-from services.auth.service.issuing import Issuing
 from services.auth.service.kit import Kit
+from services.auth.service.redeeming import Redeemed, Redeeming, Spent
 
 if TYPE_CHECKING:
     from services.auth.store import Unit
@@ -39,83 +37,107 @@ class Followed:
     auth_code: str = field(default="", repr=False)
 
 
-@dataclass(frozen=True, slots=True)
-class Redeemed:
-    """The account as it is now, and a session unless an e-mail change waits for the other address."""
-
-    user: User
-    issued: Issued | None
-
-
 class Verify:
-    """Redeems what was mailed: once, in time, and within five tries."""
+    """Redeems what was mailed: once, in time, and digits within five tries."""
 
     def __init__(self, kit: Kit) -> None:
-        self._kit, self._issuing = kit, Issuing(kit)
+        self._kit, self._redeeming = kit, Redeeming(kit)
         self._even = EvenAnswers(kit.clock, kit.rules.even_answer)
 
     async def by_code(self, kind: OtpType, email: str, code: str, client: Client) -> Redeemed:
         """Redeem the digits that a mail showed.
 
-        Raises `OtpExpired`. A wrong try counts against every live code that it could have meant.
+        Raises `OtpExpired`. A wrong try counts against every live code that it could have meant, but not
+        against its link: five strangers' guesses must not void a token of 256 bits.
         """
         address, typed = normal_email(email), "".join(code.split())[:64]
         await self._kit.limits.hit("verify", client, address)
-        letters: Sequence[Letter] = ()
-        done: Redeemed | None = None
+        spent: Spent | None = None
+        issued: Issued | None = None
         async with self._even.on_failure():
             async with self._kit.store.unit() as unit:
-                found = await self._right(unit, await unit.codes.sent_to(address, PURPOSES[kind]), typed)
+                found = await self._typed(unit, address, PURPOSES[kind], typed)
                 if found is not None:
-                    user, letters = await self._redeem(unit, found, client)
-                    done = Redeemed(user, await self._session(unit, found, user, client))
-            if done is None:
+                    spent = await self._redeeming.spend(unit, found, client)
+                    issued = await self._redeeming.session(unit, spent, client)
+            if spent is None:
                 raise OtpExpired
-        self._kit.post(letters)
-        return done
+        self._kit.post(spent.letters)
+        return Redeemed(spent.user, issued)
 
     async def by_link(self, kind: OtpType, token: str, client: Client) -> Redeemed:
         """As `by_code`, by the token of the mailed link."""
         await self._kit.limits.hit("verify", client)
         async with self._kit.store.unit() as unit:
-            found = await self._of_link(unit, kind, token)
-            user, letters = await self._redeem(unit, found, client)
-            done = Redeemed(user, await self._session(unit, found, user, client))
-        self._kit.post(letters)
+            spent = await self._redeeming.spend(unit, await self._of_link(unit, kind, token), client)
+            done = Redeemed(spent.user, await self._redeeming.session(unit, spent, client))
+        self._kit.post(spent.letters)
         return done
 
     async def follow(self, kind: OtpType, token: str, client: Client) -> Followed:
         """As `by_link`, for the page behind the link: in a PKCE flow it gives a code, and no session,
-        for the page's address bar is no place for one.
+        for the page's address bar is no place for one. Half an e-mail change gives neither.
         """
         kit, now = self._kit, self._kit.clock.now()
         await kit.limits.hit("verify", client)
         async with kit.store.unit() as unit:
             found = await self._of_link(unit, kind, token)
-            user, letters = await self._redeem(unit, found, client)
-            if found.flow_state_id is None:
-                followed = Followed(found.redirect_to, await self._session(unit, found, user, client))
+            in_flow = found.flow_state_id is not None
+            spent = await self._redeeming.spend(unit, found, client, for_flow=in_flow)
+            if found.flow_state_id is None or spent.half:
+                issued = await self._redeeming.session(unit, spent, client)
+                followed = Followed(found.redirect_to, issued)
             else:
                 code = kit.secrets.token()
                 await unit.flows.followed(
                     found.flow_state_id, kit.secrets.flow_hash(code), now, now + kit.rules.flow_ttl
                 )
                 followed = Followed(found.redirect_to, auth_code=code)
-        kit.post(letters)
+        kit.post(spent.letters)
         return followed
+
+    async def exchange(self, auth_code: str, verifier: str, client: Client) -> Redeemed:
+        """End a PKCE flow. Raises `FlowStateNotFound`, `FlowStateExpired`, `BadCodeVerifier`."""
+        kit, now = self._kit, self._kit.clock.now()
+        await kit.limits.hit("verify", client)
+        hashed = kit.secrets.flow_hash(auth_code)
+        async with kit.store.unit() as unit:
+            owner = await unit.flows.owner(hashed)
+            await unit.accounts.lock([owner] if owner else [])
+            flow = await unit.flows.by_code(hashed)
+            if flow is None or flow.used_at is not None:
+                raise FlowStateNotFound
+            if flow.expires_at <= now:
+                raise FlowStateExpired
+            proof = s256(verifier) if flow.pkce.method == "s256" else verifier
+            if not same(proof, flow.pkce.challenge):
+                raise BadCodeVerifier
+            await unit.flows.use(flow.id, now)
+            return await self._redeeming.exchange(unit, flow, client)
 
     async def nonce(self, user_id: UUID, nonce: str) -> bool:
         """Whether it is the user's re-authentication nonce; a right one is spent, a wrong one counts."""
         async with self._kit.store.unit() as unit:
+            user = await unit.accounts.by_id(user_id, lock=True)
             kept = await unit.codes.of_user(user_id, "reauthentication")
-            found = await self._right(unit, [kept] if kept else [], "".join(nonce.split())[:64])
+            # One that went to an address that is no longer the user's proves nothing.
+            mine = [kept] if user and kept and kept.email == user.email else []
+            found = await self._right(unit, mine, "".join(nonce.split())[:64])
             if found is not None:
                 await unit.codes.use(found.id, self._kit.clock.now())
         return found is not None
 
+    async def _typed(
+        self, unit: Unit, address: str, purposes: Sequence[Purpose], typed: str
+    ) -> OneTimeToken | None:
+        """As `_right`, among the codes that went to an address; their accounts are locked first."""
+        owners = await unit.codes.owners(address, purposes)
+        await unit.accounts.lock(owners)
+        return await self._right(unit, await unit.codes.sent_to(address, purposes, owners), typed)
+
     async def _right(self, unit: Unit, codes: Sequence[OneTimeToken], typed: str) -> OneTimeToken | None:
         """The live code that was typed; when none was, a try is counted and is to be committed."""
-        live = [code for code in codes if code.live(self._kit.clock.now())]
+        live = [code for code in codes if code.takes_digits(self._kit.clock.now())]
         right = [
             code
             for code in live
@@ -127,47 +149,10 @@ class Verify:
         return None
 
     async def _of_link(self, unit: Unit, kind: OtpType, token: str) -> OneTimeToken:
-        found = await unit.codes.by_link(self._kit.secrets.link_hash(token))
+        hashed = self._kit.secrets.link_hash(token)
+        owner = await unit.codes.owner_of_link(hashed)
+        await unit.accounts.lock([owner] if owner else [])
+        found = await unit.codes.by_link(hashed)
         if found is None or found.purpose not in PURPOSES[kind] or not found.live(self._kit.clock.now()):
             raise OtpExpired
         return found
-
-    async def _redeem(self, unit: Unit, code: OneTimeToken, client: Client) -> tuple[User, Sequence[Letter]]:
-        """Spend the code and do what it stands for. Returns the account as it is then."""
-        now = self._kit.clock.now()
-        user = await unit.accounts.by_id(code.user_id, lock=True)
-        # A mail to an address that is no longer the user's proves nothing about them.
-        expected = user and (user.new_email if code.purpose == "email_change_new" else user.email)
-        if user is None or code.email != expected:
-            raise OtpExpired
-        await unit.codes.use(code.id, now)
-        letters: Sequence[Letter] = ()
-        if code.purpose in ("email_change_current", "email_change_new"):
-            letters = await self._change_email(unit, user, code.purpose)
-        elif not user.confirmed:
-            changes = {"email_confirmed_at": now}
-            if code.purpose in ("magiclink", "recovery"):
-                # The password came from somebody who had not proved the address; now its owner has come.
-                await unit.accounts.change(user.id, password_hash=None)
-            await unit.accounts.change(user.id, **changes)
-        await unit.audit.add("verified", user.id, client, purpose=code.purpose)
-        return await unit.accounts.get(user.id), letters
-
-    async def _change_email(self, unit: Unit, user: User, purpose: Purpose) -> Sequence[Letter]:
-        if self._kit.rules.secure_email_change and user.email_change_status == 0:
-            await unit.accounts.change(user.id, email_change_status=1)
-            return ()
-        await unit.accounts.change(
-            user.id,
-            email=user.new_email,
-            email_confirmed_at=self._kit.clock.now(),
-            new_email=None,
-            email_change_status=0,
-        )
-        await unit.codes.drop(user.id, ["email_change_current", "email_change_new"])
-        return [Letter("email_changed", user.email)]
-
-    async def _session(self, unit: Unit, code: OneTimeToken, user: User, client: Client) -> Issued | None:
-        if user.new_email and code.purpose in ("email_change_current", "email_change_new"):
-            return None
-        return await self._issuing.open(unit, user, "otp", client)

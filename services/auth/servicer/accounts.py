@@ -81,8 +81,8 @@ class AuthServicer(auth_pb2_grpc.AuthServiceServicer):
     async def ExchangeCode(
         self, request: pb.ExchangeCodeRequest, context_: Context
     ) -> pb.ExchangeCodeResponse:
-        issued = await self._service.otp.exchange(request.auth_code, request.code_verifier, caller(context_))
-        return pb.ExchangeCodeResponse(session=convert.session(issued))
+        done = await self._service.verify.exchange(request.auth_code, request.code_verifier, caller(context_))
+        return pb.ExchangeCodeResponse(session=convert.session(done.issued))
 
     async def RefreshSession(
         self, request: pb.RefreshSessionRequest, context_: Context
@@ -103,6 +103,7 @@ class AuthServicer(auth_pb2_grpc.AuthServiceServicer):
     async def UpdateUser(self, request: pb.UpdateUserRequest, context_: Context) -> pb.UpdateUserResponse:
         change = Change(
             email=request.email if request.HasField("email") else None,
+            cancel_email=request.HasField("email") and not request.email,
             password=request.password if request.HasField("password") else None,
             data=convert.struct(request, "data"),
             nonce=request.nonce,

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
 from uuid import UUID
 
 from asyncpg.exceptions import UniqueViolationError
 
-from services.auth.domain import Json, User
+from services.auth.domain import User, identity_data
 from services.auth.errors import EmailExists
 from services.auth.store import rows
 
@@ -20,6 +21,7 @@ _read: Final = f"SELECT {rows.USER_COLUMNS} FROM auth.users u JOIN public.users 
 # Columns that use cases may set, by the name they use.
 _columns: Final = {
     "email": "email",
+    "created_at": "created_at",
     "role": "role",
     "password_hash": "encrypted_password",
     "password_changed_at": "password_changed_at",
@@ -29,7 +31,7 @@ _columns: Final = {
     "reauthentication_sent_at": "reauthentication_sent_at",
     "invited_at": "invited_at",
     "new_email": "email_change",
-    "email_change_status": "email_change_confirm_status",
+    "email_half": "email_change_confirm_status",
     "email_change_sent_at": "email_change_sent_at",
     "last_sign_in_at": "last_sign_in_at",
     "banned_until": "banned_until",
@@ -47,12 +49,18 @@ class Accounts:
 
     async def by_id(self, user_id: UUID, *, lock: bool = False) -> User | None:
         """The account, if there is one; `lock` keeps others from changing it in this transaction."""
-        return await self._one(f"{_read} WHERE u.id = $1{' FOR UPDATE OF u' if lock else ''}", user_id)
+        return await self._one(f"{_read} WHERE u.id = $1{' FOR NO KEY UPDATE OF u' if lock else ''}", user_id)
 
     async def by_email(self, email: str, *, lock: bool = False) -> User | None:
         """As `by_id`, by the address."""
         return await self._one(
-            f"{_read} WHERE lower(u.email) = $1{' FOR UPDATE OF u' if lock else ''}", email
+            f"{_read} WHERE lower(u.email) = $1{' FOR NO KEY UPDATE OF u' if lock else ''}", email
+        )
+
+    async def lock(self, user_ids: Sequence[UUID]) -> None:
+        """Lock these accounts. To lock codes or flows as well, lock their accounts first."""
+        await self._connection.execute(
+            "SELECT FROM auth.users WHERE id = ANY($1) ORDER BY id FOR NO KEY UPDATE", list(user_ids)
         )
 
     async def page(self, offset: int, size: int, part: str) -> tuple[list[User], int]:
@@ -92,7 +100,7 @@ class Accounts:
             " VALUES ($1, $2::uuid, 'email', $2::uuid::text, $3)",
             identity_id,
             user_id,
-            json.dumps(_identity_data(user_id, email, verified=bool(values.get("email_confirmed_at")))),
+            json.dumps(identity_data(user_id, email, verified=bool(values.get("email_confirmed_at")))),
         )
         return await self.get(user_id)
 
@@ -147,7 +155,7 @@ class Accounts:
             "UPDATE auth.identities SET identity_data = $2, updated_at = now()"
             " WHERE user_id = $1 AND provider = 'email'",
             user_id,
-            json.dumps(_identity_data(user_id, user.email, verified=user.confirmed)),
+            json.dumps(identity_data(user_id, user.email, verified=user.confirmed)),
         )
 
     async def _one(self, sql: str, *args: object) -> User | None:
@@ -159,8 +167,8 @@ def _assigned(values: dict[str, Any], columns: dict[str, str]) -> tuple[list[str
     if unknown := values.keys() - _columns.keys() - _profile_columns.keys():
         raise TypeError(f"no such members of an account: {sorted(unknown)}")
     named = {columns[name]: value for name, value in values.items() if name in columns}
+    if (half := named.get("email_change_confirm_status")) is not None:
+        named["email_change_confirm_status"] = rows.HALVES[half]
+    elif "email_change_confirm_status" in named:
+        named["email_change_confirm_status"] = 0
     return list(named), [json.dumps(v) if isinstance(v, dict) else v for v in named.values()]
-
-
-def _identity_data(user_id: UUID, email: str, *, verified: bool) -> Json:
-    return {"sub": str(user_id), "email": email, "email_verified": verified, "phone_verified": False}

@@ -45,6 +45,13 @@ class Flows:
             expires_at,
         )
 
+    async def owner(self, code_hash: str) -> UUID | None:
+        """Whose flow this code belongs to."""
+        found: UUID | None = await self._connection.fetchval(
+            "SELECT user_id FROM auth.flow_state WHERE auth_code_hash = $1", code_hash
+        )
+        return found
+
     async def by_code(self, code_hash: str) -> FlowState | None:
         """The flow that this code belongs to, locked."""
         row = await self._connection.fetchrow(
@@ -57,6 +64,15 @@ class Flows:
     async def use(self, flow_id: UUID, now: datetime) -> None:
         """Spend a flow."""
         await self._connection.execute("UPDATE auth.flow_state SET used_at = $2 WHERE id = $1", flow_id, now)
+
+    async def drop(self, user_id: UUID, *, but: UUID | None = None) -> None:
+        """End a user's flows, but one and those that a code of theirs still waits for."""
+        await self._connection.execute(
+            "DELETE FROM auth.flow_state f WHERE f.user_id = $1 AND f.id IS DISTINCT FROM $2"
+            " AND NOT EXISTS (SELECT FROM auth.one_time_tokens t WHERE t.flow_state_id = f.id)",
+            user_id,
+            but,
+        )
 
     async def sweep(self) -> None:
         """Flows that ended a day ago go."""

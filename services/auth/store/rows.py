@@ -3,14 +3,33 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 from uuid import UUID
 
-from services.auth.domain import Factor, FlowState, Identity, OneTimeToken, Pkce, RefreshToken, Session, User
+from services.auth.domain import (
+    Factor,
+    FlowState,
+    Identity,
+    OneTimeToken,
+    Pending,
+    Pkce,
+    Purpose,
+    RefreshToken,
+    Session,
+    User,
+)
 
 Row = Any
 """An asyncpg record: values by column name."""
+
+HALVES: Final[Mapping[Purpose, int]] = {"email_change_current": 2, "email_change_new": 3}
+"""How auth.users notes which half of an e-mail change has been confirmed.
+
+1 is the version before's "one of them": it counts as none here. That version counts any of these as one.
+"""
+_half: Final = {number: purpose for purpose, number in HALVES.items()}
 
 USER_COLUMNS = """
     u.id, u.email, u.role, u.encrypted_password, u.email_confirmed_at, u.confirmation_sent_at,
@@ -18,6 +37,8 @@ USER_COLUMNS = """
     u.email_change_confirm_status,
     u.email_change_sent_at, u.banned_until, u.raw_app_meta_data, u.raw_user_meta_data, u.created_at,
     u.updated_at, p.tier, p.is_active, p.last_login,
+    u.email_confirmed_at IS NULL AND u.encrypted_password IS NOT NULL
+        AND coalesce(u.password_changed_at = u.confirmation_sent_at, false) AS unproved,
     (SELECT coalesce(json_agg(i ORDER BY i.created_at), '[]') FROM auth.identities i
       WHERE i.user_id = u.id) AS identities,
     (SELECT coalesce(json_agg(json_build_object(
@@ -25,7 +46,11 @@ USER_COLUMNS = """
         'created_at', f.created_at, 'updated_at', f.updated_at) ORDER BY f.created_at), '[]')
        FROM auth.mfa_factors f WHERE f.user_id = u.id) AS factors
 """
-"""What `user` reads, from `auth.users u JOIN public.users p`. A factor's secret is not in it."""
+"""What `user` reads, from `auth.users u JOIN public.users p`. A factor's secret is not in it.
+
+`unproved`: only a sign-up of the version before gives a password and asks for a confirmation in one moment;
+operators' passwords have a moment of their own.
+"""
 
 
 def user(row: Row) -> User:
@@ -39,7 +64,7 @@ def user(row: Row) -> User:
         tier=row["tier"],
         is_active=row["is_active"],
         new_email=row["email_change"],
-        email_change_status=row["email_change_confirm_status"],
+        email_half=_half.get(row["email_change_confirm_status"]),
         email_confirmed_at=row["email_confirmed_at"],
         confirmation_sent_at=row["confirmation_sent_at"],
         recovery_sent_at=row["recovery_sent_at"],
@@ -52,6 +77,7 @@ def user(row: Row) -> User:
         identities=tuple(_identity(found) for found in json.loads(row["identities"])),
         factors=tuple(_factor(found) for found in json.loads(row["factors"])),
         password_hash=row["encrypted_password"],
+        unproved=row["unproved"],
     )
 
 
@@ -89,6 +115,7 @@ def one_time_token(row: Row) -> OneTimeToken:
         used_at=row["used_at"],
         redirect_to=row["redirect_to"] or "",
         flow_state_id=row["flow_state_id"],
+        pending=_pending(row),
     )
 
 
@@ -101,6 +128,17 @@ def flow_state(row: Row) -> FlowState:
         method=row["authentication_method"],
         expires_at=row["expires_at"],
         used_at=row["used_at"],
+    )
+
+
+def _pending(row: Row) -> Pending | None:
+    if row["pending_of"] is None:
+        return None
+    return Pending(
+        password_hash=row["pending_password"],
+        metadata=json.loads(row["pending_metadata"] or "{}"),
+        # The version before replaces a code, and leaves what was pending with the code before.
+        contested=row["contested"] or row["pending_of"] != row["id"],
     )
 
 

@@ -10,7 +10,8 @@ from uuid import UUID
 import pytest
 
 from servicekit.errors import PermissionDenied, SigngateError, Unauthenticated
-from signgate.auth.v1 import auth_pb2
+from signgate.auth.v1 import admin_pb2, auth_pb2
+from tests.integration.auth.pkce import press
 from tests.integration.auth.world import PASSWORD, World, bearer
 
 VERIFIER = "v" * 50
@@ -34,6 +35,55 @@ async def test_the_sixth_try_fails_even_with_the_right_code(world: World) -> Non
     for _ in range(5):
         assert await refused(world, email, other(code), auth_pb2.OTP_TYPE_SIGNUP) == "OTP_EXPIRED"
     assert await refused(world, email, code, auth_pb2.OTP_TYPE_SIGNUP) == "OTP_EXPIRED"
+
+
+@pytest.mark.parametrize("kind", ["signup", "magiclink", "recovery", "invite", "email_change"])
+@pytest.mark.parametrize("way", ["token_hash", "page"])
+async def test_wrong_digits_do_not_void_the_link_of_the_same_mail(world: World, kind: str, way: str) -> None:
+    """Five guesses take no more than an address; a link's token has 256 bits."""
+    email, n = await mailed(world, kind)
+    code, link = await world.mailbox.code(email, n), await world.mailbox.link(email, n)
+    number = auth_pb2.OtpType.Value(f"OTP_TYPE_{kind.upper()}")
+    for _ in range(6):
+        assert await refused(world, email, other(code), number) == "OTP_EXPIRED"
+    assert await refused(world, email, code, number) == "OTP_EXPIRED"
+    if way == "page":
+        assert "error" not in await press(world, link)
+    else:
+        await world.rpc.Verify(auth_pb2.VerifyRequest(type=number, token_hash=link["token"]))
+    assert "error" in await press(world, link)
+
+
+async def mailed(world: World, kind: str) -> tuple[str, int]:
+    """An address and which of its mails carries such a code."""
+    email = world.address()
+    if kind == "signup":
+        await world.sign_up(email)
+        return email, 1
+    if kind == "invite":
+        request = admin_pb2.InviteUserRequest(email=email)
+        await world.auth.admin.InviteUser(request, metadata=bearer(world.operator()))
+        return email, 1
+    session = await world.user(email)
+    if kind == "magiclink":
+        await world.rpc.SendOtp(auth_pb2.SendOtpRequest(email=email))
+    elif kind == "recovery":
+        await world.rpc.Recover(auth_pb2.RecoverRequest(email=email))
+    else:
+        change = auth_pb2.UpdateUserRequest(email=world.address())
+        await world.rpc.UpdateUser(change, metadata=bearer(session))
+    return email, 2
+
+
+async def test_a_nonce_has_five_tries(world: World) -> None:
+    session = await world.user()
+    await world.rpc.Reauthenticate(auth_pb2.ReauthenticateRequest(), metadata=bearer(session))
+    nonce = await world.mailbox.code(session.user.email, 2)
+    for typed in [other(nonce)] * 5 + [nonce]:
+        with pytest.raises(SigngateError) as failed:
+            request = auth_pb2.UpdateUserRequest(password="another fine password", nonce=typed)
+            await world.rpc.UpdateUser(request, metadata=bearer(session))
+        assert failed.value.reason == "REAUTHENTICATION_NEEDED"
 
 
 async def test_tries_at_once_are_counted_one_by_one(world: World) -> None:

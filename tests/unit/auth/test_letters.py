@@ -57,6 +57,14 @@ def test_a_letter_s_repr_shows_neither_address_nor_code() -> None:
     assert "secret" not in shown
 
 
+def test_a_contested_sign_up_s_letter_says_that_its_code_sets_no_password() -> None:
+    """S8."""
+    for contested in (True, False):
+        letter = Letter("signup", "a@example.com", "1", "l", 1, contested=contested)
+        for part in parts(letter)[1:]:
+            assert ("sets none of these passwords" in part) is contested
+
+
 def test_a_deployment_s_templates_come_first(tmp_path: Path) -> None:
     (tmp_path / "signup.txt").write_text("Hi\n{{ letter.code }}", encoding="utf-8")
     subject, text, html = parts(Letter("signup", "a@example.com", "9", "l", 1), tmp_path)

@@ -292,6 +292,24 @@ async def test_a_wrong_password_ends_the_precedence(hasher: SlowHasher) -> None:
     passwords.close()
 
 
+@pytest.mark.parametrize("right", [True, False])
+async def test_a_look_that_is_no_sign_in_gives_and_takes_no_precedence(
+    monkeypatch: pytest.MonkeyPatch,
+    right: bool,  # noqa: FBT001
+) -> None:
+    """A sign-up compares passwords too: signing up twice must not make an address known."""
+    passwords = Passwords(PasswordHasher(time_cost=1, memory_cost=8192), threads=1, queue=15)
+    heard: list[bool] = []
+    monkeypatch.setattr(passwords.line, "was_right", lambda _, *, right: heard.append(right))
+    stored = await passwords.hash("ten green bottles")
+    typed = "ten green bottles" if right else "nine green bottles"
+    assert await passwords.matches(stored, typed, "192.0.2.1", remember=False) is right
+    assert heard == []
+    assert await passwords.matches(stored, typed, "192.0.2.1") is right
+    assert heard == [right]
+    passwords.close()
+
+
 async def test_an_address_that_waits_for_nothing_else_comes_next(hasher: SlowHasher) -> None:
     passwords = Passwords(hasher, threads=1, queue=31, max_wait=1000.0)
     waiting = []

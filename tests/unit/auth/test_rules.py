@@ -18,6 +18,7 @@ RULES = Rules(
     link_base=f"{SITE}/auth/v1",
     redirects=Redirects(SITE, ("https://app.test/*", "myapp://login")),
     signup_enabled=True,
+    signup_tells_existing=True,
     auto_confirm=False,
     secure_email_change=True,
     secure_password_change=True,

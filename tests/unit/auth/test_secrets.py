@@ -63,3 +63,16 @@ def test_the_challenge_is_the_rfc_s() -> None:
 def test_comparison_takes_any_text() -> None:
     assert same("ü", "ü")
     assert not same("ü", "u")
+
+
+def test_an_address_s_id_is_stable_and_takes_the_pepper_to_know(secrets: Secrets) -> None:
+    """S18."""
+    one = secrets.stable_id("user", "ann@example.com")
+    assert one == secrets.stable_id("user", "ann@example.com")
+    assert (one.version, one.variant) == (8, "specified in RFC 4122")
+    others = {
+        secrets.stable_id("identity", "ann@example.com"),
+        secrets.stable_id("user", "bob@example.com"),
+        Secrets("q" * 44, SystemEntropy()).stable_id("user", "ann@example.com"),
+    }
+    assert len(others | {one}) == 4

@@ -135,7 +135,7 @@ class SignUpRequest(_message.Message):
     """Where the mailed link leads afterwards: one of the configured addresses."""
     @_builtins.property
     def data(self) -> _struct_pb2.Struct:
-        """Becomes the user's metadata."""
+        """Becomes the user's metadata when the mailed code is redeemed."""
 
     @_builtins.property
     def pkce(self) -> Global___Pkce:
@@ -168,7 +168,10 @@ class SignUpResponse(_message.Message):
     SESSION_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def user(self) -> _user_pb2.User:
-        """The account; for an address that is already confirmed, a plausible one without identities."""
+        """The account, with the metadata that this call gave; for an address that is already confirmed, a
+        plausible one without identities. If all sign-ups are answered alike, always a plausible one with one
+        identity: its id is that of an account that this deployment makes for the address.
+        """
 
     @_builtins.property
     def session(self) -> _user_pb2.Session:
@@ -257,7 +260,7 @@ class SendOtpRequest(_message.Message):
     """Where the link leads afterwards."""
     @_builtins.property
     def data(self) -> _struct_pb2.Struct:
-        """Becomes a new user's metadata."""
+        """Becomes a new user's metadata when this very code is redeemed."""
 
     @_builtins.property
     def pkce(self) -> Global___Pkce:
@@ -490,7 +493,7 @@ class ExchangeCodeResponse(_message.Message):
     SESSION_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def session(self) -> _user_pb2.Session:
-        """The session."""
+        """Absent when an e-mail change still waits for the other address."""
 
     def __init__(
         self,
@@ -645,7 +648,7 @@ class UpdateUserRequest(_message.Message):
     REDIRECT_TO_FIELD_NUMBER: _builtins.int
     PKCE_FIELD_NUMBER: _builtins.int
     email: _builtins.str
-    """The new address."""
+    """The new address. The account's own address, or an empty value, cancels a pending change."""
     password: _builtins.str
     """The new password."""
     nonce: _builtins.str

@@ -28,8 +28,8 @@ if _version_not_supported:
 class AuthServiceStub:
     """AuthService is for the account's owner. The same use cases stand behind the HTTP face `/auth/v1/*`.
 
-    Every call that takes an address answers the same, in the same time, whether the address is known
-    or not. Limits are held by address and by account; over them: RESOURCE_EXHAUSTED with reason
+    Every call that takes an address answers in the same time, whether the address is known or not, and
+    all but SignUp answer the same. Limits are held by address and by account; over them: RESOURCE_EXHAUSTED with reason
     OVER_REQUEST_RATE_LIMIT or OVER_EMAIL_SEND_RATE_LIMIT, the name of the limit and RetryInfo.
     """
 
@@ -149,14 +149,18 @@ class AuthServiceStub:
 class AuthServiceServicer:
     """AuthService is for the account's owner. The same use cases stand behind the HTTP face `/auth/v1/*`.
 
-    Every call that takes an address answers the same, in the same time, whether the address is known
-    or not. Limits are held by address and by account; over them: RESOURCE_EXHAUSTED with reason
+    Every call that takes an address answers in the same time, whether the address is known or not, and
+    all but SignUp answer the same. Limits are held by address and by account; over them: RESOURCE_EXHAUSTED with reason
     OVER_REQUEST_RATE_LIMIT or OVER_EMAIL_SEND_RATE_LIMIT, the name of the limit and RetryInfo.
     """
 
     def SignUp(self, request, context):
-        """SignUp makes an account and mails a code and a link to confirm its address. A second sign-up of
-        a confirmed address answers alike, changes nothing and mails nothing but a notice.
+        """SignUp makes an account and mails a code and a link to confirm its address. The password and the
+        metadata stay with this code: redeeming it applies them, any other proof of the address drops them.
+        When sign-ups with different passwords come for an unconfirmed address, the code signs in and applies
+        none of them; only the client of a PKCE flow gets its own applied, by ExchangeCode. A sign-up for a
+        confirmed address changes nothing and mails nothing but a notice; its answer has no identities, unless
+        the deployment answers all sign-ups alike (SIGNGATE_SIGNUP_TELLS_EXISTING).
         Errors: INVALID_ARGUMENT (VALIDATION_FAILED, WEAK_PASSWORD), FAILED_PRECONDITION (SIGNUP_DISABLED).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -181,8 +185,9 @@ class AuthServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def Verify(self, request, context):
-        """Verify takes a mailed code (or a link's hash), once, and signs in. A code has five tries.
-        Errors: PERMISSION_DENIED (OTP_EXPIRED: wrong, used, too old or tried too often).
+        """Verify takes a mailed code (or a link's hash), once, and signs in. A code has five tries; wrong ones
+        do not count against the link. Half an e-mail change opens no session.
+        Errors: PERMISSION_DENIED (OTP_EXPIRED: wrong, used, too old or tried too often; USER_BANNED).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -204,7 +209,8 @@ class AuthServiceServicer:
 
     def ExchangeCode(self, request, context):
         """ExchangeCode ends a PKCE flow: the code that came by redirect, and the verifier that never left
-        the client, become a session. Errors: PERMISSION_DENIED (BAD_CODE_VERIFIER, FLOW_STATE_NOT_FOUND,
+        the client, become a session. A new password, a new address and a sign-out everywhere end the flows
+        that wait. Errors: PERMISSION_DENIED (BAD_CODE_VERIFIER, FLOW_STATE_NOT_FOUND,
         FLOW_STATE_EXPIRED).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -221,7 +227,8 @@ class AuthServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def SignOut(self, request, context):
-        """SignOut ends sessions. Their access tokens are refused by every service from then on.
+        """SignOut ends sessions. Their access tokens are refused by every service from then on. With GLOBAL and
+        OTHERS, the codes, links and PKCE flows that wait and a pending e-mail change end as well.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -237,7 +244,8 @@ class AuthServiceServicer:
     def UpdateUser(self, request, context):
         """UpdateUser changes the caller's own account: what is absent stays. A new address counts once it
         is confirmed (by both addresses, when so configured). A new password needs a fresh sign-in or the
-        nonce that Reauthenticate mails, and ends the other sessions.
+        nonce that Reauthenticate mails. It ends the other sessions, every code, link and PKCE flow that
+        waits, and a pending e-mail change.
         Errors: INVALID_ARGUMENT (SAME_PASSWORD, WEAK_PASSWORD, VALIDATION_FAILED), FAILED_PRECONDITION
         (REAUTHENTICATION_NEEDED), UNAUTHENTICATED (INSUFFICIENT_AAL).
         """
@@ -268,7 +276,8 @@ class AuthServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def RevokeSession(self, request, context):
-        """RevokeSession ends one of the caller's own sessions. Errors: NOT_FOUND (SESSION_NOT_FOUND).
+        """RevokeSession ends one of the caller's own sessions; if it is not the caller's, also what SignOut with
+        OTHERS ends. Errors: NOT_FOUND (SESSION_NOT_FOUND).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -437,8 +446,8 @@ def add_AuthServiceServicer_to_server(servicer, server):
 class AuthService:
     """AuthService is for the account's owner. The same use cases stand behind the HTTP face `/auth/v1/*`.
 
-    Every call that takes an address answers the same, in the same time, whether the address is known
-    or not. Limits are held by address and by account; over them: RESOURCE_EXHAUSTED with reason
+    Every call that takes an address answers in the same time, whether the address is known or not, and
+    all but SignUp answer the same. Limits are held by address and by account; over them: RESOURCE_EXHAUSTED with reason
     OVER_REQUEST_RATE_LIMIT or OVER_EMAIL_SEND_RATE_LIMIT, the name of the limit and RetryInfo.
     """
 

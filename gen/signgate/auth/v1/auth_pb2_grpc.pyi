@@ -29,8 +29,8 @@ GRPC_VERSION: str
 class AuthServiceStub:
     """AuthService is for the account's owner. The same use cases stand behind the HTTP face `/auth/v1/*`.
 
-    Every call that takes an address answers the same, in the same time, whether the address is known
-    or not. Limits are held by address and by account; over them: RESOURCE_EXHAUSTED with reason
+    Every call that takes an address answers in the same time, whether the address is known or not, and
+    all but SignUp answer the same. Limits are held by address and by account; over them: RESOURCE_EXHAUSTED with reason
     OVER_REQUEST_RATE_LIMIT or OVER_EMAIL_SEND_RATE_LIMIT, the name of the limit and RetryInfo.
     """
 
@@ -39,8 +39,12 @@ class AuthServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> AuthServiceAsyncStub: ...
     SignUp: _grpc.UnaryUnaryMultiCallable[_auth_pb2.SignUpRequest, _auth_pb2.SignUpResponse]
-    """SignUp makes an account and mails a code and a link to confirm its address. A second sign-up of
-    a confirmed address answers alike, changes nothing and mails nothing but a notice.
+    """SignUp makes an account and mails a code and a link to confirm its address. The password and the
+    metadata stay with this code: redeeming it applies them, any other proof of the address drops them.
+    When sign-ups with different passwords come for an unconfirmed address, the code signs in and applies
+    none of them; only the client of a PKCE flow gets its own applied, by ExchangeCode. A sign-up for a
+    confirmed address changes nothing and mails nothing but a notice; its answer has no identities, unless
+    the deployment answers all sign-ups alike (SIGNGATE_SIGNUP_TELLS_EXISTING).
     Errors: INVALID_ARGUMENT (VALIDATION_FAILED, WEAK_PASSWORD), FAILED_PRECONDITION (SIGNUP_DISABLED).
     """
     SignIn: _grpc.UnaryUnaryMultiCallable[_auth_pb2.SignInRequest, _auth_pb2.SignInResponse]
@@ -53,8 +57,9 @@ class AuthServiceStub:
     account, if asked to.
     """
     Verify: _grpc.UnaryUnaryMultiCallable[_auth_pb2.VerifyRequest, _auth_pb2.VerifyResponse]
-    """Verify takes a mailed code (or a link's hash), once, and signs in. A code has five tries.
-    Errors: PERMISSION_DENIED (OTP_EXPIRED: wrong, used, too old or tried too often).
+    """Verify takes a mailed code (or a link's hash), once, and signs in. A code has five tries; wrong ones
+    do not count against the link. Half an e-mail change opens no session.
+    Errors: PERMISSION_DENIED (OTP_EXPIRED: wrong, used, too old or tried too often; USER_BANNED).
     """
     Resend: _grpc.UnaryUnaryMultiCallable[_auth_pb2.ResendRequest, _auth_pb2.ResendResponse]
     """Resend mails the pending code of a sign-up or an e-mail change once more, as a new code."""
@@ -62,7 +67,8 @@ class AuthServiceStub:
     """Recover mails a code and a link to sign in with when the password is lost."""
     ExchangeCode: _grpc.UnaryUnaryMultiCallable[_auth_pb2.ExchangeCodeRequest, _auth_pb2.ExchangeCodeResponse]
     """ExchangeCode ends a PKCE flow: the code that came by redirect, and the verifier that never left
-    the client, become a session. Errors: PERMISSION_DENIED (BAD_CODE_VERIFIER, FLOW_STATE_NOT_FOUND,
+    the client, become a session. A new password, a new address and a sign-out everywhere end the flows
+    that wait. Errors: PERMISSION_DENIED (BAD_CODE_VERIFIER, FLOW_STATE_NOT_FOUND,
     FLOW_STATE_EXPIRED).
     """
     RefreshSession: _grpc.UnaryUnaryMultiCallable[_auth_pb2.RefreshSessionRequest, _auth_pb2.RefreshSessionResponse]
@@ -71,13 +77,16 @@ class AuthServiceStub:
     REFRESH_TOKEN_ALREADY_USED, SESSION_EXPIRED).
     """
     SignOut: _grpc.UnaryUnaryMultiCallable[_auth_pb2.SignOutRequest, _auth_pb2.SignOutResponse]
-    """SignOut ends sessions. Their access tokens are refused by every service from then on."""
+    """SignOut ends sessions. Their access tokens are refused by every service from then on. With GLOBAL and
+    OTHERS, the codes, links and PKCE flows that wait and a pending e-mail change end as well.
+    """
     GetUser: _grpc.UnaryUnaryMultiCallable[_auth_pb2.GetUserRequest, _auth_pb2.GetUserResponse]
     """GetUser returns the caller's own account."""
     UpdateUser: _grpc.UnaryUnaryMultiCallable[_auth_pb2.UpdateUserRequest, _auth_pb2.UpdateUserResponse]
     """UpdateUser changes the caller's own account: what is absent stays. A new address counts once it
     is confirmed (by both addresses, when so configured). A new password needs a fresh sign-in or the
-    nonce that Reauthenticate mails, and ends the other sessions.
+    nonce that Reauthenticate mails. It ends the other sessions, every code, link and PKCE flow that
+    waits, and a pending e-mail change.
     Errors: INVALID_ARGUMENT (SAME_PASSWORD, WEAK_PASSWORD, VALIDATION_FAILED), FAILED_PRECONDITION
     (REAUTHENTICATION_NEEDED), UNAUTHENTICATED (INSUFFICIENT_AAL).
     """
@@ -90,7 +99,9 @@ class AuthServiceStub:
     ListSessions: _grpc.UnaryUnaryMultiCallable[_auth_pb2.ListSessionsRequest, _auth_pb2.ListSessionsResponse]
     """ListSessions lists the caller's own sessions, newest first."""
     RevokeSession: _grpc.UnaryUnaryMultiCallable[_auth_pb2.RevokeSessionRequest, _auth_pb2.RevokeSessionResponse]
-    """RevokeSession ends one of the caller's own sessions. Errors: NOT_FOUND (SESSION_NOT_FOUND)."""
+    """RevokeSession ends one of the caller's own sessions; if it is not the caller's, also what SignOut with
+    OTHERS ends. Errors: NOT_FOUND (SESSION_NOT_FOUND).
+    """
     EnrollFactor: _grpc.UnaryUnaryMultiCallable[_auth_pb2.EnrollFactorRequest, _auth_pb2.EnrollFactorResponse]
     """EnrollFactor starts a second factor. Its secret is shown here only."""
     ChallengeFactor: _grpc.UnaryUnaryMultiCallable[_auth_pb2.ChallengeFactorRequest, _auth_pb2.ChallengeFactorResponse]
@@ -111,15 +122,19 @@ class AuthServiceStub:
 class AuthServiceAsyncStub(AuthServiceStub):
     """AuthService is for the account's owner. The same use cases stand behind the HTTP face `/auth/v1/*`.
 
-    Every call that takes an address answers the same, in the same time, whether the address is known
-    or not. Limits are held by address and by account; over them: RESOURCE_EXHAUSTED with reason
+    Every call that takes an address answers in the same time, whether the address is known or not, and
+    all but SignUp answer the same. Limits are held by address and by account; over them: RESOURCE_EXHAUSTED with reason
     OVER_REQUEST_RATE_LIMIT or OVER_EMAIL_SEND_RATE_LIMIT, the name of the limit and RetryInfo.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     SignUp: _aio.UnaryUnaryMultiCallable[_auth_pb2.SignUpRequest, _auth_pb2.SignUpResponse]  # type: ignore[assignment]
-    """SignUp makes an account and mails a code and a link to confirm its address. A second sign-up of
-    a confirmed address answers alike, changes nothing and mails nothing but a notice.
+    """SignUp makes an account and mails a code and a link to confirm its address. The password and the
+    metadata stay with this code: redeeming it applies them, any other proof of the address drops them.
+    When sign-ups with different passwords come for an unconfirmed address, the code signs in and applies
+    none of them; only the client of a PKCE flow gets its own applied, by ExchangeCode. A sign-up for a
+    confirmed address changes nothing and mails nothing but a notice; its answer has no identities, unless
+    the deployment answers all sign-ups alike (SIGNGATE_SIGNUP_TELLS_EXISTING).
     Errors: INVALID_ARGUMENT (VALIDATION_FAILED, WEAK_PASSWORD), FAILED_PRECONDITION (SIGNUP_DISABLED).
     """
     SignIn: _aio.UnaryUnaryMultiCallable[_auth_pb2.SignInRequest, _auth_pb2.SignInResponse]  # type: ignore[assignment]
@@ -132,8 +147,9 @@ class AuthServiceAsyncStub(AuthServiceStub):
     account, if asked to.
     """
     Verify: _aio.UnaryUnaryMultiCallable[_auth_pb2.VerifyRequest, _auth_pb2.VerifyResponse]  # type: ignore[assignment]
-    """Verify takes a mailed code (or a link's hash), once, and signs in. A code has five tries.
-    Errors: PERMISSION_DENIED (OTP_EXPIRED: wrong, used, too old or tried too often).
+    """Verify takes a mailed code (or a link's hash), once, and signs in. A code has five tries; wrong ones
+    do not count against the link. Half an e-mail change opens no session.
+    Errors: PERMISSION_DENIED (OTP_EXPIRED: wrong, used, too old or tried too often; USER_BANNED).
     """
     Resend: _aio.UnaryUnaryMultiCallable[_auth_pb2.ResendRequest, _auth_pb2.ResendResponse]  # type: ignore[assignment]
     """Resend mails the pending code of a sign-up or an e-mail change once more, as a new code."""
@@ -141,7 +157,8 @@ class AuthServiceAsyncStub(AuthServiceStub):
     """Recover mails a code and a link to sign in with when the password is lost."""
     ExchangeCode: _aio.UnaryUnaryMultiCallable[_auth_pb2.ExchangeCodeRequest, _auth_pb2.ExchangeCodeResponse]  # type: ignore[assignment]
     """ExchangeCode ends a PKCE flow: the code that came by redirect, and the verifier that never left
-    the client, become a session. Errors: PERMISSION_DENIED (BAD_CODE_VERIFIER, FLOW_STATE_NOT_FOUND,
+    the client, become a session. A new password, a new address and a sign-out everywhere end the flows
+    that wait. Errors: PERMISSION_DENIED (BAD_CODE_VERIFIER, FLOW_STATE_NOT_FOUND,
     FLOW_STATE_EXPIRED).
     """
     RefreshSession: _aio.UnaryUnaryMultiCallable[_auth_pb2.RefreshSessionRequest, _auth_pb2.RefreshSessionResponse]  # type: ignore[assignment]
@@ -150,13 +167,16 @@ class AuthServiceAsyncStub(AuthServiceStub):
     REFRESH_TOKEN_ALREADY_USED, SESSION_EXPIRED).
     """
     SignOut: _aio.UnaryUnaryMultiCallable[_auth_pb2.SignOutRequest, _auth_pb2.SignOutResponse]  # type: ignore[assignment]
-    """SignOut ends sessions. Their access tokens are refused by every service from then on."""
+    """SignOut ends sessions. Their access tokens are refused by every service from then on. With GLOBAL and
+    OTHERS, the codes, links and PKCE flows that wait and a pending e-mail change end as well.
+    """
     GetUser: _aio.UnaryUnaryMultiCallable[_auth_pb2.GetUserRequest, _auth_pb2.GetUserResponse]  # type: ignore[assignment]
     """GetUser returns the caller's own account."""
     UpdateUser: _aio.UnaryUnaryMultiCallable[_auth_pb2.UpdateUserRequest, _auth_pb2.UpdateUserResponse]  # type: ignore[assignment]
     """UpdateUser changes the caller's own account: what is absent stays. A new address counts once it
     is confirmed (by both addresses, when so configured). A new password needs a fresh sign-in or the
-    nonce that Reauthenticate mails, and ends the other sessions.
+    nonce that Reauthenticate mails. It ends the other sessions, every code, link and PKCE flow that
+    waits, and a pending e-mail change.
     Errors: INVALID_ARGUMENT (SAME_PASSWORD, WEAK_PASSWORD, VALIDATION_FAILED), FAILED_PRECONDITION
     (REAUTHENTICATION_NEEDED), UNAUTHENTICATED (INSUFFICIENT_AAL).
     """
@@ -169,7 +189,9 @@ class AuthServiceAsyncStub(AuthServiceStub):
     ListSessions: _aio.UnaryUnaryMultiCallable[_auth_pb2.ListSessionsRequest, _auth_pb2.ListSessionsResponse]  # type: ignore[assignment]
     """ListSessions lists the caller's own sessions, newest first."""
     RevokeSession: _aio.UnaryUnaryMultiCallable[_auth_pb2.RevokeSessionRequest, _auth_pb2.RevokeSessionResponse]  # type: ignore[assignment]
-    """RevokeSession ends one of the caller's own sessions. Errors: NOT_FOUND (SESSION_NOT_FOUND)."""
+    """RevokeSession ends one of the caller's own sessions; if it is not the caller's, also what SignOut with
+    OTHERS ends. Errors: NOT_FOUND (SESSION_NOT_FOUND).
+    """
     EnrollFactor: _aio.UnaryUnaryMultiCallable[_auth_pb2.EnrollFactorRequest, _auth_pb2.EnrollFactorResponse]  # type: ignore[assignment]
     """EnrollFactor starts a second factor. Its secret is shown here only."""
     ChallengeFactor: _aio.UnaryUnaryMultiCallable[_auth_pb2.ChallengeFactorRequest, _auth_pb2.ChallengeFactorResponse]  # type: ignore[assignment]
@@ -189,8 +211,8 @@ class AuthServiceAsyncStub(AuthServiceStub):
 class AuthServiceServicer(metaclass=_abc_1.ABCMeta):
     """AuthService is for the account's owner. The same use cases stand behind the HTTP face `/auth/v1/*`.
 
-    Every call that takes an address answers the same, in the same time, whether the address is known
-    or not. Limits are held by address and by account; over them: RESOURCE_EXHAUSTED with reason
+    Every call that takes an address answers in the same time, whether the address is known or not, and
+    all but SignUp answer the same. Limits are held by address and by account; over them: RESOURCE_EXHAUSTED with reason
     OVER_REQUEST_RATE_LIMIT or OVER_EMAIL_SEND_RATE_LIMIT, the name of the limit and RetryInfo.
     """
 
@@ -200,8 +222,12 @@ class AuthServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _auth_pb2.SignUpRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_auth_pb2.SignUpResponse, _abc.Awaitable[_auth_pb2.SignUpResponse]]:
-        """SignUp makes an account and mails a code and a link to confirm its address. A second sign-up of
-        a confirmed address answers alike, changes nothing and mails nothing but a notice.
+        """SignUp makes an account and mails a code and a link to confirm its address. The password and the
+        metadata stay with this code: redeeming it applies them, any other proof of the address drops them.
+        When sign-ups with different passwords come for an unconfirmed address, the code signs in and applies
+        none of them; only the client of a PKCE flow gets its own applied, by ExchangeCode. A sign-up for a
+        confirmed address changes nothing and mails nothing but a notice; its answer has no identities, unless
+        the deployment answers all sign-ups alike (SIGNGATE_SIGNUP_TELLS_EXISTING).
         Errors: INVALID_ARGUMENT (VALIDATION_FAILED, WEAK_PASSWORD), FAILED_PRECONDITION (SIGNUP_DISABLED).
         """
 
@@ -232,8 +258,9 @@ class AuthServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _auth_pb2.VerifyRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_auth_pb2.VerifyResponse, _abc.Awaitable[_auth_pb2.VerifyResponse]]:
-        """Verify takes a mailed code (or a link's hash), once, and signs in. A code has five tries.
-        Errors: PERMISSION_DENIED (OTP_EXPIRED: wrong, used, too old or tried too often).
+        """Verify takes a mailed code (or a link's hash), once, and signs in. A code has five tries; wrong ones
+        do not count against the link. Half an e-mail change opens no session.
+        Errors: PERMISSION_DENIED (OTP_EXPIRED: wrong, used, too old or tried too often; USER_BANNED).
         """
 
     @_abc_1.abstractmethod
@@ -259,7 +286,8 @@ class AuthServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_auth_pb2.ExchangeCodeResponse, _abc.Awaitable[_auth_pb2.ExchangeCodeResponse]]:
         """ExchangeCode ends a PKCE flow: the code that came by redirect, and the verifier that never left
-        the client, become a session. Errors: PERMISSION_DENIED (BAD_CODE_VERIFIER, FLOW_STATE_NOT_FOUND,
+        the client, become a session. A new password, a new address and a sign-out everywhere end the flows
+        that wait. Errors: PERMISSION_DENIED (BAD_CODE_VERIFIER, FLOW_STATE_NOT_FOUND,
         FLOW_STATE_EXPIRED).
         """
 
@@ -280,7 +308,9 @@ class AuthServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _auth_pb2.SignOutRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_auth_pb2.SignOutResponse, _abc.Awaitable[_auth_pb2.SignOutResponse]]:
-        """SignOut ends sessions. Their access tokens are refused by every service from then on."""
+        """SignOut ends sessions. Their access tokens are refused by every service from then on. With GLOBAL and
+        OTHERS, the codes, links and PKCE flows that wait and a pending e-mail change end as well.
+        """
 
     @_abc_1.abstractmethod
     def GetUser(
@@ -298,7 +328,8 @@ class AuthServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_auth_pb2.UpdateUserResponse, _abc.Awaitable[_auth_pb2.UpdateUserResponse]]:
         """UpdateUser changes the caller's own account: what is absent stays. A new address counts once it
         is confirmed (by both addresses, when so configured). A new password needs a fresh sign-in or the
-        nonce that Reauthenticate mails, and ends the other sessions.
+        nonce that Reauthenticate mails. It ends the other sessions, every code, link and PKCE flow that
+        waits, and a pending e-mail change.
         Errors: INVALID_ARGUMENT (SAME_PASSWORD, WEAK_PASSWORD, VALIDATION_FAILED), FAILED_PRECONDITION
         (REAUTHENTICATION_NEEDED), UNAUTHENTICATED (INSUFFICIENT_AAL).
         """
@@ -335,7 +366,9 @@ class AuthServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _auth_pb2.RevokeSessionRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_auth_pb2.RevokeSessionResponse, _abc.Awaitable[_auth_pb2.RevokeSessionResponse]]:
-        """RevokeSession ends one of the caller's own sessions. Errors: NOT_FOUND (SESSION_NOT_FOUND)."""
+        """RevokeSession ends one of the caller's own sessions; if it is not the caller's, also what SignOut with
+        OTHERS ends. Errors: NOT_FOUND (SESSION_NOT_FOUND).
+        """
 
     @_abc_1.abstractmethod
     def EnrollFactor(
