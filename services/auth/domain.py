@@ -46,13 +46,25 @@ METADATA_LIMIT: Final = 16 * 1024
 """Bytes of a user's metadata as JSON."""
 
 
+@dataclass(slots=True)
+class Device:
+    """What a browser keeps to be known again: the proof that it showed, and one that it is given now."""
+
+    shown: str = field(default="", repr=False)
+    given: str = field(default="", repr=False)
+
+
 @dataclass(frozen=True, slots=True)
 class Client:
-    """Where a call comes from, for limits, sessions and the audit log. Empty where unknown."""
+    """Where a call comes from, for limits, sessions and the audit log. Empty where unknown.
+
+    `device` is `None` for callers that keep nothing.
+    """
 
     ip: str = ""
     user_agent: str = ""
     request_id: str = ""
+    device: Device | None = field(default=None, repr=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,10 +195,17 @@ class OneTimeToken:
     used_at: datetime | None
     redirect_to: str = ""
     flow_state_id: UUID | None = None
+    known_attempts: int = 0
 
-    def live(self, now: datetime) -> bool:
-        """True while it can still be redeemed."""
-        return self.used_at is None and self.expires_at > now and self.attempts < MAX_TRIES
+    def live(self, now: datetime, *, known: bool = False) -> bool:
+        """True while its digits can still be redeemed. Wrong tries of strangers (`attempts`) and of clients
+        that the account knows are counted apart: neither use up the other's.
+        """
+        return self.link_live(now) and (self.known_attempts if known else self.attempts) < MAX_TRIES
+
+    def link_live(self, now: datetime) -> bool:
+        """True while its link can still be redeemed: its token has 256 bits, wrong digits do it no harm."""
+        return self.used_at is None and self.expires_at > now
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,7 +30,9 @@ class Secrets:
 
     def __init__(self, pepper: str, entropy: Entropy) -> None:
         self._entropy = entropy
-        self._keys = {use: _derived(pepper, use) for use in ("code", "link", "refresh", "flow", "recovery")}
+        self._keys = {
+            use: _derived(pepper, use) for use in ("code", "link", "refresh", "flow", "recovery", "known")
+        }
         self._cipher = AESGCM(_derived(pepper, "totp"))
 
     def code(self) -> str:
@@ -68,6 +70,10 @@ class Secrets:
         """Of a recovery code, however its owner typed it."""
         plain = "".join(code.split()).replace("-", "").lower()
         return self._hash("recovery", f"{user_id}|{plain}")
+
+    def known_hash(self, kind: str, text: str) -> str:
+        """Of an address, a device's proof or a program that an account signed in from."""
+        return self._hash("known", f"{kind}|{text}")
 
     def seal(self, factor_id: UUID, secret: str) -> bytes:
         """A factor's secret, encrypted (AES-256-GCM) for this factor only."""

@@ -28,6 +28,7 @@ Notice = Literal[
     "password_changed",
     "email_changed",
     "factor_changed",
+    "new_sign_in",
 ]
 
 # Lines of links stay whole up to this many characters, readable in the raw message too.
@@ -36,7 +37,10 @@ _policy: Final = SMTP.clone(max_line_length=500)
 
 @dataclass(frozen=True, slots=True)
 class Letter:
-    """One mail to write. `code` and `link` are secrets; a notice has neither."""
+    """One mail to write. `code` and `link` are secrets; a notice has neither.
+
+    `at`, `ip` and `program` tell of a sign-in: when, from where and with what.
+    """
 
     kind: Purpose | Notice
     to: str = field(repr=False)
@@ -44,6 +48,9 @@ class Letter:
     link: str = field(default="", repr=False)
     minutes: int = 0
     new_email: str = field(default="", repr=False)
+    at: str = ""
+    ip: str = field(default="", repr=False)
+    program: str = ""
 
 
 class LetterWriter:

@@ -18,6 +18,7 @@ from services.auth.errors import (
 )
 from services.auth.mail.letters import Letter
 from services.auth.passwords import check_new_password
+from services.auth.service.familiar import Familiar
 from services.auth.service.issuing import Issuing
 from services.auth.service.kit import Kit, metadata
 from services.auth.service.sessions import end_sessions
@@ -42,6 +43,7 @@ class Profile:
 
     def __init__(self, kit: Kit) -> None:
         self._kit, self._issuing, self._verify = kit, Issuing(kit), Verify(kit)
+        self._familiar = Familiar(kit.store, kit.secrets, kit.clock)
 
     async def get(self, principal: Principal) -> User:
         """The caller's account. Raises `UserNotFound` once it was deleted."""
@@ -87,7 +89,7 @@ class Profile:
     async def reauthenticate(self, principal: Principal, client: Client) -> None:
         """Mail the nonce that `update` and `delete` take as proof."""
         user = await self.get(principal)
-        await self._kit.limits.hit("mail", client, user.email)
+        await self._kit.limits.hit("nonce", client, str(user.id))
         async with self._kit.store.unit() as unit:
             mailable = await self._issuing.code(unit, user, "reauthentication")
             await unit.accounts.change(user.id, reauthentication_sent_at=self._kit.clock.now())
@@ -109,6 +111,7 @@ class Profile:
             # Whoever got in by the old password, or a recovery mail, is out.
             ended = await end_sessions(kit, unit, user.id, but=principal.session_id)
             await unit.codes.drop(user.id, ["recovery", "magiclink"])
+            await self._familiar.forget_others(unit, user, client)
             await unit.audit.add("password_changed", user.id, client)
         await kit.deny(ended)
         kit.post([Letter("password_changed", user.email)])
@@ -152,7 +155,7 @@ class Profile:
         if address == user.email:
             return
         await kit.limits.hit("mail", client, address)
-        await kit.limits.hit("mail", client, user.email)
+        await kit.limits.hit("nonce", client, str(user.id))  # strangers' mails to the current one are others
         letters = []
         async with kit.store.unit() as unit:
             taken = await unit.accounts.by_email(address) is not None

@@ -20,8 +20,9 @@ class SignIn:
         """A session of aal1, the login recorded; a hash of other parameters than today's is renewed."""
         kit = self._kit
         address = normal_email(email)
-        await kit.limits.hit("sign_in", client, address)
+        await kit.limits.hit_address("sign_in", client)
         async with self._even.on_failure():
+            known = await kit.limits.hit_account("sign_in", client, address)
             user = await self._prove(address, password, client)
         stored = user.password_hash or ""
         outdated = kit.passwords.outdated(stored)
@@ -33,7 +34,7 @@ class SignIn:
             if fresh is not None:
                 await unit.accounts.change(user.id, password_hash=fresh)
             issued = await self._issuing.open(unit, now, "password", client)
-        await kit.limits.forgive(client, address)
+        await kit.limits.forgive(client, address, known)
         return issued
 
     async def _prove(self, address: str, password: str, client: Client) -> User:

@@ -52,8 +52,9 @@ class SignUp:
         address, data = normal_email(email), metadata(data)
         await kit.limits.hit("sign_up", client)  # before the look at 30,000 breached passwords
         check_new_password(password, kit.rules.password_min_length)
-        await kit.limits.hit("mail", client, address)
+        await kit.limits.hit_address("mail", client)
         async with self._even.always():
+            await kit.limits.hit_account("mail", client, address)
             hashed = await kit.passwords.hash(password, client.ip)
             letter = Letter("account_exists", address)
             async with kit.store.unit() as unit:

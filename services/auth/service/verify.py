@@ -60,12 +60,14 @@ class Verify:
         Raises `OtpExpired`. A wrong try counts against every live code that it could have meant.
         """
         address, typed = normal_email(email), "".join(code.split())[:64]
-        await self._kit.limits.hit("verify", client, address)
+        await self._kit.limits.hit_address("verify", client)
         letters: Sequence[Letter] = ()
         done: Redeemed | None = None
         async with self._even.on_failure():
+            known = bool(await self._kit.limits.hit_account("verify", client, address))
             async with self._kit.store.unit() as unit:
-                found = await self._right(unit, await unit.codes.sent_to(address, PURPOSES[kind]), typed)
+                sent = await unit.codes.sent_to(address, PURPOSES[kind])
+                found = await self._right(unit, sent, typed, known=known)
                 if found is not None:
                     user, letters = await self._redeem(unit, found, client)
                     done = Redeemed(user, await self._session(unit, found, user, client))
@@ -113,9 +115,14 @@ class Verify:
                 await unit.codes.use(found.id, self._kit.clock.now())
         return found is not None
 
-    async def _right(self, unit: Unit, codes: Sequence[OneTimeToken], typed: str) -> OneTimeToken | None:
-        """The live code that was typed; when none was, a try is counted and is to be committed."""
-        live = [code for code in codes if code.live(self._kit.clock.now())]
+    async def _right(
+        self, unit: Unit, codes: Sequence[OneTimeToken], typed: str, *, known: bool = False
+    ) -> OneTimeToken | None:
+        """The live code that was typed; when none was, a try is counted and is to be committed.
+
+        `known`: by a client that the account knows.
+        """
+        live = [code for code in codes if code.live(self._kit.clock.now(), known=known)]
         right = [
             code
             for code in live
@@ -123,12 +130,12 @@ class Verify:
         ]
         if right:
             return right[0]
-        await unit.codes.missed([code.id for code in live])
+        await unit.codes.missed([code.id for code in live], known=known)
         return None
 
     async def _of_link(self, unit: Unit, kind: OtpType, token: str) -> OneTimeToken:
         found = await unit.codes.by_link(self._kit.secrets.link_hash(token))
-        if found is None or found.purpose not in PURPOSES[kind] or not found.live(self._kit.clock.now()):
+        if found is None or found.purpose not in PURPOSES[kind] or not found.link_live(self._kit.clock.now()):
             raise OtpExpired
         return found
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 _columns: Final = (
     "id, user_id, purpose, email, code_hash, attempts, expires_at, used_at, redirect_to, flow_state_id"
 )
+_read: Final = f"{_columns}, known_attempts"
 
 
 class Codes:
@@ -31,6 +32,7 @@ class Codes:
             " VALUES ($1, $2, $3, $4, $5, $6, $7, 0, $8, NULL, nullif($9, ''), $10)"
             " ON CONFLICT (user_id, purpose) DO UPDATE SET id = excluded.id, email = excluded.email,"
             " code_hash = excluded.code_hash, link_hash = excluded.link_hash, attempts = 0, used_at = NULL,"
+            " known_attempts = 0,"
             " redirect_to = excluded.redirect_to, flow_state_id = excluded.flow_state_id,"
             " created_at = excluded.created_at, expires_at = excluded.expires_at",
             code.created_at,
@@ -48,7 +50,7 @@ class Codes:
     async def sent_to(self, email: str, purposes: Sequence[Purpose]) -> list[OneTimeToken]:
         """The codes that went to an address, locked: concurrent tries of one code take turns."""
         found = await self._connection.fetch(
-            f"SELECT {_columns} FROM auth.one_time_tokens WHERE email = $1 AND purpose = ANY($2)"  # noqa: S608  # constants
+            f"SELECT {_read} FROM auth.one_time_tokens WHERE email = $1 AND purpose = ANY($2)"  # noqa: S608  # constants
             " ORDER BY created_at DESC FOR UPDATE",
             email,
             list(purposes),
@@ -58,7 +60,7 @@ class Codes:
     async def of_user(self, user_id: UUID, purpose: Purpose) -> OneTimeToken | None:
         """A user's code for a purpose, locked."""
         row = await self._connection.fetchrow(
-            f"SELECT {_columns} FROM auth.one_time_tokens WHERE user_id = $1 AND purpose = $2 FOR UPDATE",  # noqa: S608  # constants
+            f"SELECT {_read} FROM auth.one_time_tokens WHERE user_id = $1 AND purpose = $2 FOR UPDATE",  # noqa: S608  # constants
             user_id,
             purpose,
         )
@@ -67,15 +69,17 @@ class Codes:
     async def by_link(self, link_hash: str) -> OneTimeToken | None:
         """The code whose link this is, locked."""
         row = await self._connection.fetchrow(
-            f"SELECT {_columns} FROM auth.one_time_tokens WHERE link_hash = $1 FOR UPDATE",  # noqa: S608  # constants
+            f"SELECT {_read} FROM auth.one_time_tokens WHERE link_hash = $1 FOR UPDATE",  # noqa: S608  # constants
             link_hash,
         )
         return None if row is None else rows.one_time_token(row)
 
-    async def missed(self, ids: Sequence[UUID]) -> None:
-        """Count one wrong try of each."""
+    async def missed(self, ids: Sequence[UUID], *, known: bool = False) -> None:
+        """Count one wrong try of each, by a client that the account knows or by a stranger."""
+        column = "known_attempts" if known else "attempts"
         await self._connection.execute(
-            "UPDATE auth.one_time_tokens SET attempts = least(attempts + 1, 5) WHERE id = ANY($1)", list(ids)
+            f"UPDATE auth.one_time_tokens SET {column} = least({column} + 1, 5) WHERE id = ANY($1)",  # noqa: S608  # constants
+            list(ids),
         )
 
     async def use(self, code_id: UUID, now: datetime) -> None:

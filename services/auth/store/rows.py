@@ -89,6 +89,7 @@ def one_time_token(row: Row) -> OneTimeToken:
         used_at=row["used_at"],
         redirect_to=row["redirect_to"] or "",
         flow_state_id=row["flow_state_id"],
+        known_attempts=row["known_attempts"],
     )
 
 
