@@ -147,7 +147,7 @@ def bucket(address: str) -> str:
 
 @lru_cache(maxsize=4096)
 def site(address: str) -> str:
-    """The /48 of an IPv6 address, "" for what is none: one customer may be given up to 65,536 /64s (RFC 6177).
+    """The /48 of an IPv6 address, "" for what is none: a customer may be given 65,536 /64s (RFC 6177).
 
     IPv4 has nothing like it: the addresses of a /24 belong to customers who have nothing in common.
     """

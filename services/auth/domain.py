@@ -42,6 +42,8 @@ PURPOSES: Final[Mapping[OtpType, tuple[Purpose, ...]]] = {
 
 MAX_TRIES: Final = 5
 """Wrong tries after which a code is dead."""
+REMEMBERED_DAYS: Final = 90
+"""For which an account knows an address, a device or a program that it was not signed in from again."""
 METADATA_LIMIT: Final = 16 * 1024
 """Bytes of a user's metadata as JSON."""
 

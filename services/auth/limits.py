@@ -40,8 +40,9 @@ from services.auth.metrics import RATE_LIMITED
 
 Action = Literal["sign_in", "sign_up", "verify", "refresh", "mail", "nonce", "notice", "factor"]
 By = Literal["ip", "net", "account", "account_ip", "strangers", "known", "known_client"]
-"""`account`: from anywhere. `account_ip`: from one address, or one device that the account knows. `strangers`:
-from all that it does not know; `known`: from all that it does; `known_client`: from one of those."""
+"""`account`: from anywhere. `account_ip`: from one address, or one device that the account knows.
+`strangers`: from all that it does not know. `known`: from all that it does. `known_client`: from one of them.
+"""
 
 _connections: Final = 16
 _patience: Final = 2

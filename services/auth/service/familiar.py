@@ -13,10 +13,9 @@ from uuid import UUID
 
 from servicekit.addresses import bucket
 from servicekit.clock import Clock
-from services.auth.domain import Client, User
+from services.auth.domain import REMEMBERED_DAYS, Client, User
 from services.auth.programs import program
 from services.auth.secrets import Secrets
-from services.auth.store.clients import REMEMBERED_DAYS
 
 if TYPE_CHECKING:
     from services.auth.store import Store, Unit
@@ -98,6 +97,7 @@ class Familiar:
             return None
         shown = self._device(client)
         if shown is not None and await unit.clients.known(user.id, [shown]):
+            client.device.given = client.device.shown
             return shown
         client.device.given = self._secrets.token()
         return "device", self._secrets.known_hash("device", client.device.given)

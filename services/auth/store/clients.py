@@ -7,6 +7,8 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Final, Literal
 from uuid import UUID
 
+from services.auth.domain import REMEMBERED_DAYS
+
 if TYPE_CHECKING:
     from servicekit.postgres import Connection
 
@@ -16,7 +18,6 @@ Mark = tuple[Kind, str]
 
 MOST: Final = 20
 """Of each kind that an account knows; the one that was not seen for longest leaves first."""
-REMEMBERED_DAYS: Final = 90
 
 
 class Clients:
