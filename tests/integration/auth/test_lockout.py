@@ -7,7 +7,9 @@ import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import timedelta
+from time import perf_counter
 from typing import Any
+from uuid import UUID
 
 import httpx
 import pyotp
@@ -22,7 +24,7 @@ from servicekit.errors import (
 )
 from servicekit.testing.identity import shared
 from services.auth.http.devices import NAME
-from services.auth.store.clients import MOST
+from services.auth.store.clients import MOST, Clients
 from signgate.auth.v1 import auth_pb2, user_pb2
 from tests.integration.auth.world import PASSWORD, Auth, World, bearer
 
@@ -130,6 +132,36 @@ async def test_accounts_that_do_not_exist_are_refused_in_the_same_words_after_as
     assert answers[0] == answers[1]
     assert answers[0][99][0] == "INVALID_CREDENTIALS"
     assert answers[0][100][0] == "OVER_REQUEST_RATE_LIMIT"
+
+
+async def test_what_an_account_knows_shows_in_no_answer_s_time(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The look-up is made slow for the account that exists; no answer to a stranger may become so."""
+    slow, quantum = 0.15, 0.6
+    existing, invented = await at_home(world), world.address()
+    original = Clients.known
+
+    async def slowed(self: Clients, account: str | UUID, marks: Any, **more: Any) -> Any:
+        await asyncio.sleep(slow if account == existing else 0)
+        return await original(self, account, marks, **more)
+
+    monkeypatch.setattr(Clients, "known", slowed)
+    tries = {"rate_sign_in_account": "3 per hour", "rate_verify_account": "3 per hour"}
+    async with world.replica(even_answer=quantum, **tries, rate_mail_address="3 per hour") as auth:
+        for call in (_sign_in, _verify, _recover, _sign_up):
+            taken: dict[tuple[str, bool], float] = {}
+            for _ in range(5):
+                for email in (existing, invented):
+                    began = perf_counter()
+                    reason = await refused(call(auth, email, AWAY))
+                    which = (email, reason.startswith("OVER_"))
+                    # The fastest: a busy machine adds to some tries, the slow look-up to all.
+                    taken[which] = min(perf_counter() - began, taken.get(which, 9.0))
+            for limited in (False, True):
+                if (existing, limited) in taken:  # not the fourth call's: the third used its mails up
+                    difference = taken[existing, limited] - taken[invented, limited]
+                    assert abs(difference) < slow / 2, (call.__name__, limited, taken)
 
 
 async def test_an_address_becomes_known_by_any_sign_in_and_by_a_refresh(world: World) -> None:
