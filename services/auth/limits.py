@@ -39,9 +39,10 @@ from services.auth.errors import EmailRateLimit, RequestRateLimit
 from services.auth.metrics import RATE_LIMITED
 
 Action = Literal["sign_in", "sign_up", "verify", "refresh", "mail", "nonce", "notice", "factor"]
-By = Literal["ip", "net", "account", "account_ip", "strangers", "known", "known_client"]
-"""`account`: from anywhere. `account_ip`: from one address, or one device that the account knows.
-`strangers`: from all that it does not know. `known`: from all that it does. `known_client`: from one of them.
+By = Literal["ip", "net", "account", "account_ip", "client", "group"]
+"""Of an account, `account` counts all callers together; `account_ip` each address, or device that the account
+knows; `client` strangers together, and each client that the account knows by itself; `group` strangers
+together, and those that it knows together.
 """
 
 _connections: Final = 16
@@ -53,30 +54,23 @@ LIMITS: Final[Mapping[str, tuple[Action, By, str]]] = {
     "rate_sign_in_ip": ("sign_in", "ip", "sign-ins from your network address"),
     "rate_sign_in_net": ("sign_in", "net", "sign-ins from your network"),
     "rate_sign_in_account_ip": ("sign_in", "account_ip", "sign-ins to this account from your address"),
-    "rate_sign_in_account": ("sign_in", "strangers", "sign-ins to this account"),
-    "rate_sign_in_known": ("sign_in", "known_client", "sign-ins to this account from your address"),
+    "rate_sign_in_account": ("sign_in", "client", "sign-ins to this account"),
     "rate_sign_up_ip": ("sign_up", "ip", "sign-ups from your network address"),
     "rate_sign_up_net": ("sign_up", "net", "sign-ups from your network"),
     "rate_verify_ip": ("verify", "ip", "codes tried from your network address"),
     "rate_verify_net": ("verify", "net", "codes tried from your network"),
-    "rate_verify_account": ("verify", "strangers", "codes tried for this account"),
-    "rate_verify_known": ("verify", "known_client", "codes tried for this account from your address"),
+    "rate_verify_account": ("verify", "client", "codes tried for this account"),
     "rate_refresh_ip": ("refresh", "ip", "refreshes from your network address"),
     "rate_mail_ip": ("mail", "ip", "mails asked for from your network address"),
     "rate_mail_net": ("mail", "net", "mails asked for from your network"),
-    "rate_mail_address": ("mail", "strangers", "mails to this address"),
-    "rate_mail_address_day": ("mail", "strangers", "mails to this address in a day"),
-    "rate_mail_known": ("mail", "known", "mails to this address"),
-    "rate_mail_known_day": ("mail", "known", "mails to this address in a day"),
+    "rate_mail_address": ("mail", "group", "mails to this address"),
+    "rate_mail_address_day": ("mail", "group", "mails to this address in a day"),
     "rate_nonce_account": ("nonce", "account", "mails that you asked for"),
     "rate_nonce_account_day": ("nonce", "account", "mails that you asked for in a day"),
     "rate_notice_account": ("notice", "account", "mails on sign-ins"),
-    "rate_factor_account": ("factor", "strangers", "second-factor codes tried for this account"),
-    "rate_factor_known": ("factor", "known_client", "second-factor codes tried for this account"),
+    "rate_factor_account": ("factor", "client", "second-factor codes tried for this account"),
 }
-_apart: Final = frozenset(
-    action for action, by, _ in LIMITS.values() if by in ("strangers", "known", "known_client")
-)
+_apart: Final = frozenset(action for action, by, _ in LIMITS.values() if by in ("client", "group"))
 """Actions whose counts depend on whether the account knows the caller."""
 
 
@@ -158,17 +152,14 @@ class RateLimits:
         asks = self._familiar if action in _apart else None
         known = await asks.known(client, account) if asks else ""
         here = known or bucket(client.ip)
-        all_of_it, this_client = self._hashed(account), self._hashed(f"{account}|{here}")
-        await self._hit(
-            action,
-            {
-                "account": all_of_it,
-                "account_ip": this_client if here else "",
-                "strangers": "" if known else all_of_it,
-                "known": all_of_it if known else "",
-                "known_client": this_client if known else "",
-            },
-        )
+        everyone, this_client = self._hashed(account), self._hashed(f"{account}|{here}")
+        whose: dict[By, str] = {
+            "account": everyone,
+            "account_ip": this_client if here else "",
+            "client": this_client if known else everyone,
+            "group": self._hashed(f"{account}|known") if known else everyone,
+        }
+        await self._hit(action, whose)
         return known
 
     async def forgive(self, client: Client, account: str, known: str = "") -> None:

@@ -110,7 +110,7 @@ async def test_a_known_address_is_limited_too(world: World) -> None:
     email = await at_home(world)
     reasons = [await refused(sign_in(world.auth, email, "wrong", HOME)) for _ in range(11)]
     assert reasons == ["INVALID_CREDENTIALS"] * 10 + ["OVER_REQUEST_RATE_LIMIT"]
-    rates = {"rate_sign_in_account_ip": "1000 per minute", "rate_sign_in_known": "12 per hour"}
+    rates = {"rate_sign_in_account_ip": "1000 per minute", "rate_sign_in_account": "12 per hour"}
     async with world.replica(**rates) as slow:
         reasons = [await refused(sign_in(slow, email, "wrong", HOME)) for _ in range(13)]
     assert reasons == ["INVALID_CREDENTIALS"] * 12 + ["OVER_REQUEST_RATE_LIMIT"]
@@ -269,15 +269,15 @@ async def test_mails_to_one_address_have_an_end_a_day_whoever_asks(world: World)
     email = await at_home(world)
     session = await sign_in(world.auth, email, PASSWORD, HOME)
     free = "10000 per minute"
-    rates = dict.fromkeys(("rate_mail_address", "rate_mail_known", "rate_nonce_account"), free)
-    ends = {"rate_mail_address_day": "9 per day", "rate_mail_known_day": "4 per day"}
-    async with world.replica(**rates, **ends, rate_nonce_account_day="3 per day") as auth:
+    rates = dict.fromkeys(("rate_mail_address", "rate_nonce_account"), free)
+    ends = {"rate_mail_address_day": "9 per day", "rate_nonce_account_day": "3 per day"}
+    async with world.replica(**rates, **ends) as auth:
         otp, again = auth_pb2.SendOtpRequest(email=email), auth_pb2.ReauthenticateRequest()
         asked = [await refused(auth.accounts.SendOtp(otp, metadata=AWAY)) for _ in range(10)]
-        asked += [await refused(auth.accounts.SendOtp(otp, metadata=HOME)) for _ in range(5)]
+        asked += [await refused(auth.accounts.SendOtp(otp, metadata=HOME)) for _ in range(10)]
         for _ in range(4):
             asked.append(await refused(auth.accounts.Reauthenticate(again, metadata=HOME + bearer(session))))
-    assert asked.count("") == 9 + 4 + 3
+    assert asked.count("") == 9 + 9 + 3
     assert set(asked) == {"", "OVER_EMAIL_SEND_RATE_LIMIT"}
 
 

@@ -33,4 +33,3 @@ def test_no_public_name_alone_stops_who_the_account_knows(action: str) -> None:
     """
     kinds = {by for limited, by, _ in LIMITS.values() if limited == action}
     assert "account" not in kinds or action in ("nonce", "notice")
-    assert "strangers" not in kinds or kinds & {"known", "known_client"}
