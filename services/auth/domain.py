@@ -199,15 +199,15 @@ class OneTimeToken:
     flow_state_id: UUID | None = None
     known_attempts: int = 0
 
-    def live(self, now: datetime, *, known: bool = False) -> bool:
+    def live(self, now: datetime) -> bool:
+        """True while its link can still be redeemed: wrong digits do no harm to a token of 256 bits."""
+        return self.used_at is None and self.expires_at > now
+
+    def takes_digits(self, now: datetime, *, known: bool = False) -> bool:
         """True while its digits can still be redeemed. Wrong tries of strangers (`attempts`) and of clients
         that the account knows are counted apart: neither use up the other's.
         """
-        return self.link_live(now) and (self.known_attempts if known else self.attempts) < MAX_TRIES
-
-    def link_live(self, now: datetime) -> bool:
-        """True while its link can still be redeemed: its token has 256 bits, wrong digits do it no harm."""
-        return self.used_at is None and self.expires_at > now
+        return self.live(now) and (self.known_attempts if known else self.attempts) < MAX_TRIES
 
 
 @dataclass(frozen=True, slots=True)

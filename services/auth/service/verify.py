@@ -122,7 +122,7 @@ class Verify:
 
         `known`: by a client that the account knows.
         """
-        live = [code for code in codes if code.live(self._kit.clock.now(), known=known)]
+        live = [code for code in codes if code.takes_digits(self._kit.clock.now(), known=known)]
         right = [
             code
             for code in live
@@ -135,7 +135,7 @@ class Verify:
 
     async def _of_link(self, unit: Unit, kind: OtpType, token: str) -> OneTimeToken:
         found = await unit.codes.by_link(self._kit.secrets.link_hash(token))
-        if found is None or found.purpose not in PURPOSES[kind] or not found.link_live(self._kit.clock.now()):
+        if found is None or found.purpose not in PURPOSES[kind] or not found.live(self._kit.clock.now()):
             raise OtpExpired
         return found
 
