@@ -86,6 +86,7 @@ _isatap: Final = (0x00005EFE, 0x02005EFE)
 """The upper half of an interface identifier whose lower half is an IPv4 address (RFC 5214)."""
 _low32: Final = 0xFFFFFFFF
 _interface_bits: Final = 64
+_site_bits: Final = 80
 # What inet_aton(3) takes, and with it getaddrinfo(3): one to four numbers, decimal, octal or hexadecimal.
 _numeric: Final = re.compile(r"(?:0[xX][0-9a-fA-F]*|[0-9]+)(?:\.(?:0[xX][0-9a-fA-F]*|[0-9]+)){0,3}")
 
@@ -142,3 +143,15 @@ def bucket(address: str) -> str:
     if found.ipv4_mapped is not None:
         return str(found.ipv4_mapped)
     return f"{IPv6Address(int(found) >> _interface_bits << _interface_bits)}/64"
+
+
+@lru_cache(maxsize=4096)
+def site(address: str) -> str:
+    """The /48 of an IPv6 address, "" for what is none: a customer may be given 65,536 /64s (RFC 6177).
+
+    IPv4 has nothing like it: the addresses of a /24 belong to customers who have nothing in common.
+    """
+    network = bucket(address).removesuffix("/64")
+    if ":" not in network:
+        return ""
+    return f"{IPv6Address(int(IPv6Address(network)) >> _site_bits << _site_bits)}/48"

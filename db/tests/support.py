@@ -66,6 +66,7 @@ async def make_user(admin: Connection, name: str) -> User:
             VALUES ('{user.id}', '{factor}', 'totp', 'x');
         INSERT INTO auth.mfa_challenges (factor_id, expires_at) VALUES ('{factor}', now());
         INSERT INTO auth.mfa_recovery_codes (user_id, code_hash) VALUES ('{user.id}', 'h');
+        INSERT INTO auth.known_clients (user_id, kind, hash) VALUES ('{user.id}', 'address', repeat('a', 64));
         INSERT INTO auth.audit_log (user_id, action, actor_kind) VALUES ('{user.id}', 'login', 'user');
         INSERT INTO api_keys (user_id, id, key_hash, name)
             VALUES ('{user.id}', '{user.key}', '{user.key_hash}', 'first');

@@ -68,6 +68,7 @@ PRIVILEGES: dict[str, dict[str, set[str]]] = {
         for name in (
             *("users", "identities", "sessions", "refresh_tokens", "one_time_tokens", "flow_state"),
             *("mfa_factors", "mfa_challenges", "mfa_recovery_codes"),
+            "known_clients",
         )
     },
 }

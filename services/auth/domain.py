@@ -46,17 +46,31 @@ MAX_TRIES: Final = 5
 """Wrong tries after which a code's digits are dead."""
 CHANGE_PURPOSES: Final[tuple[Purpose, ...]] = ("email_change_current", "email_change_new")
 """The two halves of an e-mail change."""
+REMEMBERED_DAYS: Final = 90
+"""For which an account knows an address, a device or a program that it was not signed in from again."""
 METADATA_LIMIT: Final = 16 * 1024
 """Bytes of a user's metadata as JSON."""
 
 
+@dataclass(slots=True)
+class Device:
+    """What a browser keeps to be known again: the proof that it showed, and one that it is given now."""
+
+    shown: str = field(default="", repr=False)
+    given: str = field(default="", repr=False)
+
+
 @dataclass(frozen=True, slots=True)
 class Client:
-    """Where a call comes from, for limits, sessions and the audit log. Empty where unknown."""
+    """Where a call comes from, for limits, sessions and the audit log. Empty where unknown.
+
+    `device` is `None` for callers that keep nothing.
+    """
 
     ip: str = ""
     user_agent: str = ""
     request_id: str = ""
+    device: Device | None = field(default=None, repr=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,14 +216,17 @@ class OneTimeToken:
     redirect_to: str = ""
     flow_state_id: UUID | None = None
     pending: Pending | None = None
+    known_attempts: int = 0
 
     def live(self, now: datetime) -> bool:
         """True while its link can still be redeemed."""
         return self.used_at is None and self.expires_at > now
 
-    def takes_digits(self, now: datetime) -> bool:
-        """True while its digits can still be redeemed: wrong tries count against them alone."""
-        return self.live(now) and self.attempts < MAX_TRIES
+    def takes_digits(self, now: datetime, *, known: bool = False) -> bool:
+        """True while its digits can still be redeemed. Wrong tries count against the digits alone; those of
+        strangers (`attempts`) and of clients that the account knows are counted apart.
+        """
+        return self.live(now) and (self.known_attempts if known else self.attempts) < MAX_TRIES
 
 
 @dataclass(frozen=True, slots=True)

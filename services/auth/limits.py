@@ -6,10 +6,14 @@ the current one. Unauthenticated callers determine the number of counters, so th
 for accounts.
 
 A limit is named for what it counts and for whom. An IPv6 address counts as its /64, the smallest network of
-one customer. Names of accounts go into Redis as a keyed hash, for
-a key in Redis is a place where an address must not stand. Fails closed: while Redis is away nothing
-can be counted, so nothing that is limited is done (`RedisUnavailable`); access tokens can't be
-checked against the deny-set then either.
+one customer, and against a looser limit as its /48, the largest that many providers give to one. Names of
+accounts go into Redis as a keyed hash, for a key in Redis is a place where an address must not stand. Fails
+closed: while Redis is away nothing can be counted, so nothing that is limited is done (`RedisUnavailable`);
+access tokens can't be checked against the deny-set then either.
+
+The name of an account is public, so a counter by that name alone would let strangers lock its owner out.
+Callers that the account knows (`Familiar`) are counted apart: they neither fill what strangers fill nor are
+stopped by it (docs/adr/0018).
 """
 
 from __future__ import annotations
@@ -17,7 +21,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, Protocol
 from urllib.parse import parse_qsl
 
 from limits import RateLimitItem, parse
@@ -26,7 +30,7 @@ from limits.aio.strategies import SlidingWindowCounterRateLimiter
 from redis.asyncio import BlockingConnectionPool
 
 from servicekit import redis_tls
-from servicekit.addresses import bucket
+from servicekit.addresses import bucket, site
 from servicekit.clock import Clock
 from servicekit.errors import QuotaFacts, ResourceExhausted
 from servicekit.redis import translated
@@ -34,8 +38,12 @@ from services.auth.domain import Client
 from services.auth.errors import EmailRateLimit, RequestRateLimit
 from services.auth.metrics import RATE_LIMITED
 
-Action = Literal["sign_in", "sign_up", "verify", "refresh", "mail", "factor"]
-By = Literal["ip", "account", "account_ip"]
+Action = Literal["sign_in", "sign_up", "verify", "refresh", "mail", "nonce", "notice", "factor"]
+By = Literal["ip", "net", "account", "account_ip", "client", "group"]
+"""Of an account, `account` counts all callers together; `account_ip` each address, or device that the account
+knows; `client` strangers together, and each client that the account knows by itself; `group` strangers
+together, and those that it knows together.
+"""
 
 _connections: Final = 16
 _patience: Final = 2
@@ -44,23 +52,51 @@ _patience: Final = 2
 # setting → what is limited, counted by whom, and how people call it; of each action by address first
 LIMITS: Final[Mapping[str, tuple[Action, By, str]]] = {
     "rate_sign_in_ip": ("sign_in", "ip", "sign-ins from your network address"),
+    "rate_sign_in_net": ("sign_in", "net", "sign-ins from your network"),
     "rate_sign_in_account_ip": ("sign_in", "account_ip", "sign-ins to this account from your address"),
-    "rate_sign_in_account": ("sign_in", "account", "sign-ins to this account"),
+    "rate_sign_in_account": ("sign_in", "client", "sign-ins to this account"),
     "rate_sign_up_ip": ("sign_up", "ip", "sign-ups from your network address"),
+    "rate_sign_up_net": ("sign_up", "net", "sign-ups from your network"),
     "rate_verify_ip": ("verify", "ip", "codes tried from your network address"),
-    "rate_verify_account": ("verify", "account", "codes tried for this account"),
+    "rate_verify_net": ("verify", "net", "codes tried from your network"),
+    "rate_verify_account": ("verify", "client", "codes tried for this account"),
     "rate_refresh_ip": ("refresh", "ip", "refreshes from your network address"),
     "rate_mail_ip": ("mail", "ip", "mails asked for from your network address"),
-    "rate_mail_address": ("mail", "account", "mails to this address"),
-    "rate_mail_address_day": ("mail", "account", "mails to this address in a day"),
-    "rate_factor_account": ("factor", "account", "second-factor codes tried for this account"),
+    "rate_mail_net": ("mail", "net", "mails asked for from your network"),
+    "rate_mail_address": ("mail", "group", "mails to this address"),
+    "rate_mail_address_day": ("mail", "group", "mails to this address in a day"),
+    "rate_nonce_account": ("nonce", "account", "mails that you asked for"),
+    "rate_nonce_account_day": ("nonce", "account", "mails that you asked for in a day"),
+    "rate_notice_account": ("notice", "account", "mails on sign-ins"),
+    "rate_factor_account": ("factor", "client", "second-factor codes tried for this account"),
 }
+_apart: Final = frozenset(action for action, by, _ in LIMITS.values() if by in ("client", "group"))
+"""Actions whose counts depend on whether the account knows the caller."""
+
+
+class Familiar(Protocol):
+    """Which callers an account knows; see `services.auth.service.familiar`."""
+
+    async def known(self, client: Client, account: str) -> str:
+        """The client's device or address, if the account (an e-mail address or an id) knows it, else ""."""
+        ...
 
 
 class RateLimits:
-    """Counts actions by address and by account. `rates` are settings by the names of `LIMITS`."""
+    """Counts actions by address and by account. `rates` are settings by the names of `LIMITS`.
 
-    def __init__(self, url: str, rates: Mapping[str, str], pepper: str, clock: Clock, **redis: Any) -> None:
+    Without `familiar` every caller is a stranger.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        rates: Mapping[str, str],
+        pepper: str,
+        clock: Clock,
+        familiar: Familiar | None = None,
+        **redis: Any,
+    ) -> None:
         storage: RedisStorage | RedisClusterStorage
         # The library's own type for its options knows numbers and texts only.
         self._pool: Any = None
@@ -89,6 +125,7 @@ class RateLimits:
         bridge: Any = storage.bridge  # typed without what it has for Redis
         redis_tls.share(bridge.get_connection())
         self._clock = clock
+        self._familiar = familiar
         self._key = hashlib.sha256(f"signgate.auth.rate|{pepper}".encode()).digest()
         self._items = {name: parse(text) for name, text in rates.items()}
 
@@ -96,10 +133,55 @@ class RateLimits:
         """Count one action against all its limits, or raise the first that is used up.
 
         `account` is whose account it is about: an address or an id; unknown ones count alike. Limits by
-        address count an IPv6 /64 as one, and are passed over where the caller's address is not known.
+        address are passed over where the caller's address is not known.
         """
+        await self.hit_address(action, client)
+        if account:
+            await self.hit_account(action, client, account)
+
+    async def hit_address(self, action: Action, client: Client) -> None:
+        """The part of `hit` that looks at the caller's address alone: cheap, and the same for any account."""
+        await self._hit(action, {"ip": bucket(client.ip), "net": site(client.ip)})
+
+    async def hit_account(self, action: Action, client: Client, account: str) -> str:
+        """The other part. Returns the device or address by which the account knows the caller, or "".
+
+        That is looked up in the database, where an account that exists may take longer: callers who must
+        not see the difference are answered evenly (`EvenAnswers`).
+        """
+        asks = self._familiar if action in _apart else None
+        known = await asks.known(client, account) if asks else ""
+        here = known or bucket(client.ip)
+        everyone, this_client = self._hashed(account), self._hashed(f"{account}|{here}")
+        whose: dict[By, str] = {
+            "account": everyone,
+            "account_ip": this_client if here else "",
+            "client": this_client if known else everyone,
+            "group": self._hashed(f"{account}|known") if known else everyone,
+        }
+        await self._hit(action, whose)
+        return known
+
+    async def forgive(self, client: Client, account: str, known: str = "") -> None:
+        """A right password takes back what the wrong ones before it counted from there.
+
+        `known` is what `hit_account` returned.
+        """
+        name = "rate_sign_in_account_ip"
+        if here := known or bucket(client.ip):
+            with translated():
+                await self._limiter.clear(self._items[name], name, self._hashed(f"{account}|{here}"))
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._storage.bridge.get_connection().aclose()
+        if self._pool is not None:
+            await self._pool.disconnect()
+
+    async def _hit(self, action: Action, whose: Mapping[By, str]) -> None:
+        """Count against the limits by these, in the table's order; "" is counted by none."""
         for name, (limited, by, spoken) in LIMITS.items():
-            who = self._who(by, client, account)
+            who = whose.get(by, "")
             if limited != action or not who:
                 continue
             item = self._items[name]
@@ -110,25 +192,7 @@ class RateLimits:
             RATE_LIMITED.labels(name).inc()
             raise self._over(action, name, spoken, item, reset_at)
 
-    async def forgive(self, client: Client, account: str) -> None:
-        """A right password takes back what the wrong ones before it counted from that address."""
-        name = "rate_sign_in_account_ip"
-        if who := self._who("account_ip", client, account):
-            with translated():
-                await self._limiter.clear(self._items[name], name, who)
-
-    async def close(self) -> None:
-        """Close the connections."""
-        await self._storage.bridge.get_connection().aclose()
-        if self._pool is not None:
-            await self._pool.disconnect()
-
-    def _who(self, by: By, client: Client, account: str) -> str:
-        if by == "ip":
-            return bucket(client.ip)
-        if not account or (by == "account_ip" and not client.ip):
-            return ""
-        text = account if by == "account" else f"{account}|{bucket(client.ip)}"
+    def _hashed(self, text: str) -> str:
         return hashlib.blake2b(text.encode(), key=self._key, digest_size=16).hexdigest()
 
     def _over(
@@ -136,7 +200,7 @@ class RateLimits:
     ) -> ResourceExhausted:
         wait = max(reset_at - self._clock.time(), 1.0)
         until = datetime.fromtimestamp(reset_at, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
-        kind = EmailRateLimit if action == "mail" else RequestRateLimit
+        kind = EmailRateLimit if action in ("mail", "nonce") else RequestRateLimit
         return kind(
             f"Too many {spoken}: the limit is {_rate(item)}. Try again at {until}.",
             metadata={"limit": name.removeprefix("rate_")},

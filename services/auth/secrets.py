@@ -23,7 +23,7 @@ from servicekit.clock import Entropy
 CODE_DIGITS: Final = 6
 _alphabet: Final = "abcdefghjkmnpqrstuvwxyz23456789"  # nothing that is read two ways
 _nonce: Final = 12
-_uses: Final = ("code", "link", "refresh", "flow", "recovery", "id")
+_uses: Final = ("code", "link", "refresh", "flow", "recovery", "id", "known")
 
 
 class Secrets:
@@ -75,6 +75,9 @@ class Secrets:
         drawn = bytearray.fromhex(self._hash("id", f"{kind}|{address}"))[:16]
         drawn[6], drawn[8] = 0x80 | drawn[6] & 0x0F, 0x80 | drawn[8] & 0x3F
         return UUID(bytes=bytes(drawn))
+    def known_hash(self, kind: str, text: str) -> str:
+        """Of an address, a device's proof or a program that an account signed in from."""
+        return self._hash("known", f"{kind}|{text}")
 
     def seal(self, factor_id: UUID, secret: str) -> bytes:
         """A factor's secret, encrypted (AES-256-GCM) for this factor only."""

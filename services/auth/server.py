@@ -32,6 +32,7 @@ from services.auth.passwords import Passwords, breached
 from services.auth.redirects import Redirects
 from services.auth.secrets import Secrets
 from services.auth.service import AuthService, Kit, Rules
+from services.auth.service.familiar import Familiar
 from services.auth.servicer import AuthAdminServicer, AuthServicer
 from services.auth.store import Store
 from services.auth.tokens import AccessTokens, OwnKeys
@@ -61,11 +62,13 @@ async def compose(runtime: Runtime) -> None:
     redis = await runtime.connect("Redis", lambda: open_redis(redis_url, timeout=_redis_timeout, name="auth"))
     if settings.limits_redis_url is None:
         _log.warning("the rate limits' counters share the memory that signing needs")
+    store, secrets = Store(database), Secrets(pepper, SystemEntropy())
     limits = RateLimits(
         settings.other_redis_address("limits_redis_url") or redis_url,
         {name: getattr(settings, name) for name in LIMITS},
         pepper,
         clock,
+        Familiar(store, secrets, clock),
         socket_timeout=_redis_timeout,
         client_name="auth-limits",
         **CONNECTIONS,
@@ -77,7 +80,7 @@ async def compose(runtime: Runtime) -> None:
     outbox = _outbox(settings, clock)
     runtime.background("mail", outbox.run())
     runtime.stack.push_async_callback(outbox.drain, settings.drain_grace)
-    store, denials = Store(database), DeniedSessions(redis)
+    denials = DeniedSessions(redis)
     runtime.background("sweep", _sweep(store))
     later = Later()
     runtime.stack.push_async_callback(later.drain, settings.drain_grace)
@@ -93,7 +96,7 @@ async def compose(runtime: Runtime) -> None:
         Kit(
             store=store,
             passwords=passwords,
-            secrets=Secrets(pepper, SystemEntropy()),
+            secrets=secrets,
             tokens=tokens,
             postman=outbox,
             background=later,

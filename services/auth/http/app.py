@@ -42,7 +42,8 @@ def routes(service: AuthService, authenticator: Authenticator, edge: Edge) -> li
     """Every path below `/auth/v1`, with the RPC whose policy it has; without one it is public."""
     accounts, factors, admin = Accounts(service), Factors(service), Admin(service)
     page, site = Page(service, accounts), _Site(service)
-    route = Routes(authenticator, edge).route
+    https = service.rules.link_base.startswith("https://")
+    route = Routes(authenticator, edge, secure=https).route
     return [
         route("GET", "/health", site.health),
         route("GET", "/settings", site.settings),

@@ -23,6 +23,7 @@ from servicekit.rpc.policy import enforce, policies
 from servicekit.rpc.server import Authenticator
 from services.auth.client import client_of
 from services.auth.domain import Client
+from services.auth.http import devices
 from services.auth.http.limits import LIMITS
 from services.auth.http.refusals import VERSION, VERSION_HEADER, refusal
 from signgate.auth.v1 import admin_pb2, auth_pb2
@@ -38,9 +39,13 @@ _log = log.get("http")
 
 
 class Routes:
-    """Makes routes. `policy` is `Service/Method`, or `None` for a path that looks at no credential."""
+    """Makes routes. `policy` is `Service/Method`, or `None` for a path that looks at no credential.
 
-    def __init__(self, authenticator: Authenticator, edge: Edge) -> None:
+    `secure`: browsers reach the deployment by https, and send cookies by nothing else.
+    """
+
+    def __init__(self, authenticator: Authenticator, edge: Edge, *, secure: bool = True) -> None:
+        self._secure = secure
         self._authenticator = authenticator
         self._edge = edge
         self._policies = {
@@ -64,6 +69,7 @@ class Routes:
                     here.principal = await self._authenticator.authenticate(metadata(request))
                     enforce(wanted, here.principal)
                 response = await handler(request)
+                devices.give(request, response, secure=self._secure)
             except ClientDisconnect:
                 response = Response(status_code=CLOSED)
             except SigngateError as error:
@@ -88,4 +94,4 @@ def metadata(request: Request) -> Metadata:
 
 def client(request: Request) -> Client:
     """Where the call comes from."""
-    return client_of(metadata(request))
+    return client_of(metadata(request), devices.shown(request))

@@ -28,6 +28,7 @@ Notice = Literal[
     "password_changed",
     "email_changed",
     "factor_changed",
+    "new_sign_in",
 ]
 
 # Lines of links stay whole up to this many characters, readable in the raw message too.
@@ -39,6 +40,7 @@ class Letter:
     """One mail to write. `code` and `link` are secrets; a notice has neither.
 
     `contested`: several parties signed up for the address, so its code sets no password.
+    `at`, `ip` and `program` tell of a sign-in: when, from where and with what.
     """
 
     kind: Purpose | Notice
@@ -48,6 +50,9 @@ class Letter:
     minutes: int = 0
     new_email: str = field(default="", repr=False)
     contested: bool = False
+    at: str = ""
+    ip: str = field(default="", repr=False)
+    program: str = ""
 
 
 class LetterWriter:

@@ -131,6 +131,8 @@ class Admin:
                     values[name] = metadata(merged(getattr(user, name), given), name)
             await unit.accounts.change(user_id, **values)
             await administered(unit, user, values)
+            if change.password is not None:
+                await unit.clients.forget(user_id)
             if _shuts_out(change, user):
                 ended = await end_sessions(kit, unit, user_id)
             await self._note(unit, principal, "modified", user_id, client, members=sorted(values))

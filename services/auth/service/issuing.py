@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Final
@@ -20,8 +21,10 @@ from services.auth.domain import (
     Session,
     User,
 )
-from services.auth.errors import UserBanned
+from services.auth.errors import EmailRateLimit, RequestRateLimit, UserBanned
 from services.auth.mail.letters import Letter
+from services.auth.programs import program
+from services.auth.service.familiar import Familiar
 from services.auth.service.kit import Kit
 
 if TYPE_CHECKING:
@@ -53,9 +56,13 @@ class Issuing:
 
     def __init__(self, kit: Kit) -> None:
         self._kit = kit
+        self._familiar = Familiar(kit.store, kit.secrets, kit.clock)
 
     async def open(self, unit: Unit, user: User, method: str, client: Client) -> Issued:
-        """Sign a user in: a new session, the login recorded. Raises `UserBanned`."""
+        """Sign a user in: a new session, the login recorded. Raises `UserBanned`.
+
+        The account knows the client from now on; of one that is new to it, the user gets a mail.
+        """
         kit, now = self._kit, self._kit.clock.now()
         if not user.may_sign_in(now):
             raise UserBanned
@@ -70,7 +77,10 @@ class Issuing:
             ip=client.ip,
         )
         await unit.sessions.add(session)
-        await unit.accounts.signed_in(user.id)
+        await unit.accounts.signed_in(user.id)  # from here on one sign-in at a time
+        if await self._familiar.is_new(unit, user, client):
+            await self._tell(unit, user, client)
+        await self._familiar.remember(unit, user, client, proved=False)
         await unit.audit.add("signed_in", user.id, client, method=method, session_id=str(session.id))
         return await self.tokens(unit, await unit.accounts.get(user.id), session)
 
@@ -90,7 +100,30 @@ class Issuing:
         """Raise a session to aal2, proved by this method now, with new tokens that say so."""
         amr = ((method, int(self._kit.clock.time())), *((m, at) for m, at in session.amr if m != method))
         await unit.sessions.raise_to(session.id, "aal2", amr, factor)
+        signed_in_from = Client(ip=session.ip, user_agent=session.user_agent)
+        await self._familiar.remember(unit, user, signed_in_from, proved=True)
         return await self.tokens(unit, user, replace(session, aal="aal2", amr=amr))
+
+    async def _tell(self, unit: Unit, user: User, client: Client) -> None:
+        """Mail that somebody signed in from elsewhere, unless that was mailed several times today."""
+        try:
+            await self._kit.limits.hit("notice", client, str(user.id))
+        except RequestRateLimit:
+            return
+        letter = Letter(
+            "new_sign_in",
+            user.email,
+            at=self._kit.clock.now().strftime("%Y-%m-%d %H:%M UTC"),
+            ip=client.ip or "unknown",
+            program=program(client.user_agent),
+        )
+
+        def post() -> None:
+            # Mail is far behind: the session stands all the same.
+            with contextlib.suppress(EmailRateLimit):
+                self._kit.post([letter])
+
+        unit.after.append(post)
 
     async def flow(
         self, unit: Unit, user: User, pkce: Pkce | None, method: str, redirect: str

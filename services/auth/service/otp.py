@@ -94,8 +94,9 @@ class Otp:
         await self._behind(address, client, work)
 
     async def _behind(self, address: str, client: Client, work: Work) -> None:
-        await self._kit.limits.hit("mail", client, address)
+        await self._kit.limits.hit_address("mail", client)
         async with self._even.always():
+            await self._kit.limits.hit_account("mail", client, address)
             await self._kit.store.ping()
             # Once the answer has left: the machine being busy with it would show in the answer's time.
             self._kit.background.do(work, after=2 * self._kit.rules.even_answer)

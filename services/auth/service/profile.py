@@ -17,6 +17,7 @@ from services.auth.errors import (
     UserNotFound,
 )
 from services.auth.mail.letters import Letter
+from services.auth.service.familiar import Familiar
 from services.auth.service.issuing import Issuing
 from services.auth.service.kit import Kit, metadata
 from services.auth.service.pending import drop_email_change
@@ -49,6 +50,7 @@ class Profile:
 
     def __init__(self, kit: Kit) -> None:
         self._kit, self._issuing, self._verify = kit, Issuing(kit), Verify(kit)
+        self._familiar = Familiar(kit.store, kit.secrets, kit.clock)
 
     async def get(self, principal: Principal) -> User:
         """The caller's account. Raises `UserNotFound` once it was deleted."""
@@ -96,7 +98,7 @@ class Profile:
     async def reauthenticate(self, principal: Principal, client: Client) -> None:
         """Mail the nonce that `update` and `delete` take as proof."""
         user = await self.get(principal)
-        await self._kit.limits.hit("mail", client, user.email)
+        await self._kit.limits.hit("nonce", client, str(user.id))
         async with self._kit.store.unit() as unit:
             await unit.accounts.lock([user.id])
             mailable = await self._issuing.code(unit, user, "reauthentication")
@@ -118,6 +120,7 @@ class Profile:
             await unit.accounts.change(user.id, password_hash=hashed, password_changed_at=kit.clock.now())
             # Others who got in by the old password or a mail are out, with all that they have asked for.
             ended = await end_sessions(kit, unit, user.id, but=principal.session_id)
+            await self._familiar.forget_others(unit, user, client)
             await unit.audit.add("password_changed", user.id, client)
         await kit.deny(ended)
         kit.post([Letter("password_changed", user.email)])
@@ -165,7 +168,7 @@ class Profile:
             await self._cancel_email_change(user.id, client)
             return
         await kit.limits.hit("mail", client, address)
-        await kit.limits.hit("mail", client, user.email)
+        await kit.limits.hit("nonce", client, str(user.id))  # strangers' mails to the current one are others
         async with kit.store.unit() as unit:
             asked = await self._asked(unit, user.id, address)
             redirect_to = change.redirect_to

@@ -15,6 +15,7 @@ from services.auth.errors import (
     SessionNotFound,
     UserBanned,
 )
+from services.auth.service.familiar import Familiar
 from services.auth.service.issuing import Issuing
 from services.auth.service.kit import Kit
 from services.auth.service.pending import drop_outstanding
@@ -32,6 +33,7 @@ class Sessions:
 
     def __init__(self, kit: Kit) -> None:
         self._kit, self._issuing = kit, Issuing(kit)
+        self._familiar = Familiar(kit.store, kit.secrets, kit.clock)
 
     async def refresh(self, refresh_token: str, client: Client) -> Issued:
         """Give the next pair of tokens. Each token is exchanged once, with two exceptions.
@@ -59,7 +61,7 @@ class Sessions:
             if session.ended(kit.clock.now(), kit.rules.session_inactivity):
                 raise SessionExpired
             if await self._acceptable(unit, token):
-                return await self._exchange(unit, session, token)
+                return await self._exchange(unit, session, token, client)
             stolen = session
             await self._end(unit, session.user_id, only=session.id)
             await unit.audit.add(
@@ -80,14 +82,17 @@ class Sessions:
             await unit.sessions.revoke_successors(token.id, now)
         return True
 
-    async def _exchange(self, unit: Unit, session: Session, token: RefreshToken) -> Issued:
+    async def _exchange(self, unit: Unit, session: Session, token: RefreshToken, client: Client) -> Issued:
         now = self._kit.clock.now()
         user = await unit.accounts.get(session.user_id)
         if not user.may_sign_in(now):
             raise UserBanned
         await unit.sessions.use_token(token.id, now)
         await unit.sessions.refreshed(session.id, now)
-        return await self._issuing.tokens(unit, user, session, token.id)
+        issued = await self._issuing.tokens(unit, user, session, token.id)
+        # Last: sign-ins that wait for these rows are waited for no more.
+        await self._familiar.remember(unit, user, client, proved=session.aal == "aal2")
+        return issued
 
     async def of_caller(self, principal: Principal) -> list[Session]:
         """The caller's sessions that can still be refreshed, newest first, at most 100."""

@@ -17,14 +17,14 @@ class SignIn:
         self._even = EvenAnswers(kit.clock, kit.rules.even_answer)
 
     async def sign_in(self, email: str, password: str, client: Client) -> Issued:
-        """A session of aal1, the login recorded; a hash of other parameters than today's is renewed."""
+        """A session of aal1, the login recorded; an outdated hash of the password is renewed."""
         kit = self._kit
         address = normal_email(email)
-        await kit.limits.hit("sign_in", client, address)
+        await kit.limits.hit_address("sign_in", client)
         async with self._even.on_failure():
-            user = await self._prove(address, password, client)
+            known = await kit.limits.hit_account("sign_in", client, address)
+            user, outdated = await self._prove(address, password, client)
         stored = user.password_hash or ""
-        outdated = kit.passwords.outdated(stored)
         fresh = await kit.passwords.hash(password, client.ip) if outdated else None
         async with kit.store.unit() as unit:
             now = await unit.accounts.by_id(user.id, lock=True)
@@ -33,17 +33,18 @@ class SignIn:
             if fresh is not None:
                 await unit.accounts.change(user.id, password_hash=fresh)
             issued = await self._issuing.open(unit, now, "password", client)
-        await kit.limits.forgive(client, address)
+        await kit.limits.forgive(client, address, known)
         return issued
 
-    async def _prove(self, address: str, password: str, client: Client) -> User:
+    async def _prove(self, address: str, password: str, client: Client) -> tuple[User, bool]:
+        """The account, and whether the hash of its password is to be renewed."""
         kit = self._kit
         async with kit.store.unit() as unit:
             user = await unit.accounts.by_email(address)
             claim = await unit.codes.claim(address)  # that of a sign-up whose address is not proved yet
         stored = user.password_hash if user and user.confirmed else claim
-        right = await kit.passwords.matches(stored, password, client.ip)
-        if user is None or not right:
+        verdict = await kit.passwords.verify(stored, password, client.ip)
+        if user is None or not verdict.right:
             # Written for unknown addresses as well: both ways do the same work.
             async with kit.store.unit() as unit:
                 await unit.audit.add("sign_in_failed", user.id if user else None, client, actor="anonymous")
@@ -53,4 +54,4 @@ class SignIn:
             raise EmailNotConfirmed
         if not user.may_sign_in(kit.clock.now()):
             raise UserBanned
-        return user
+        return user, verdict.outdated

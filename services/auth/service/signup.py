@@ -73,8 +73,9 @@ class SignUp:
         address, data = normal_email(email), metadata(data)
         await kit.limits.hit("sign_up", client)  # before the look at 30,000 breached passwords
         kit.rules.check_password(password, address)
-        await kit.limits.hit("mail", client, address)
+        await kit.limits.hit_address("mail", client)
         async with self._even.always():
+            await kit.limits.hit_account("mail", client, address)
             wanted = Pending(await kit.passwords.hash(password, client.ip), data)
             if kit.rules.auto_confirm:
                 return await self._at_once(address, wanted, client)

@@ -51,12 +51,13 @@ class Verify:
         against its link: five strangers' guesses must not void a token of 256 bits.
         """
         address, typed = normal_email(email), "".join(code.split())[:64]
-        await self._kit.limits.hit("verify", client, address)
+        await self._kit.limits.hit_address("verify", client)
         spent: Spent | None = None
         issued: Issued | None = None
         async with self._even.on_failure():
+            known = bool(await self._kit.limits.hit_account("verify", client, address))
             async with self._kit.store.unit() as unit:
-                found = await self._typed(unit, address, PURPOSES[kind], typed)
+                found = await self._typed(unit, address, PURPOSES[kind], typed, known=known)
                 if found is not None:
                     spent = await self._redeeming.spend(unit, found, client)
                     issued = await self._redeeming.session(unit, spent, client)
@@ -128,16 +129,22 @@ class Verify:
         return found is not None
 
     async def _typed(
-        self, unit: Unit, address: str, purposes: Sequence[Purpose], typed: str
+        self, unit: Unit, address: str, purposes: Sequence[Purpose], typed: str, *, known: bool
     ) -> OneTimeToken | None:
         """As `_right`, among the codes that went to an address; their accounts are locked first."""
         owners = await unit.codes.owners(address, purposes)
         await unit.accounts.lock(owners)
-        return await self._right(unit, await unit.codes.sent_to(address, purposes, owners), typed)
+        sent = await unit.codes.sent_to(address, purposes, owners)
+        return await self._right(unit, sent, typed, known=known)
 
-    async def _right(self, unit: Unit, codes: Sequence[OneTimeToken], typed: str) -> OneTimeToken | None:
-        """The live code that was typed; when none was, a try is counted and is to be committed."""
-        live = [code for code in codes if code.takes_digits(self._kit.clock.now())]
+    async def _right(
+        self, unit: Unit, codes: Sequence[OneTimeToken], typed: str, *, known: bool = False
+    ) -> OneTimeToken | None:
+        """The live code that was typed; when none was, a try is counted and is to be committed.
+
+        `known`: by a client that the account knows.
+        """
+        live = [code for code in codes if code.takes_digits(self._kit.clock.now(), known=known)]
         right = [
             code
             for code in live
@@ -145,7 +152,7 @@ class Verify:
         ]
         if right:
             return right[0]
-        await unit.codes.missed([code.id for code in live])
+        await unit.codes.missed([code.id for code in live], known=known)
         return None
 
     async def _of_link(self, unit: Unit, kind: OtpType, token: str) -> OneTimeToken:

@@ -6,13 +6,14 @@ So what must stay although the call fails (a wrong try of a code) is written in 
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 from servicekit.postgres import Database
 from services.auth.store.accounts import Accounts
 from services.auth.store.audit import Audit
+from services.auth.store.clients import Clients
 from services.auth.store.codes import Codes
 from services.auth.store.factors import Factors
 from services.auth.store.flows import Flows
@@ -34,6 +35,9 @@ class Unit:
         self.flows = Flows(connection)
         self.factors = Factors(connection)
         self.audit = Audit(connection)
+        self.clients = Clients(connection)
+        self.after: list[Callable[[], None]] = []
+        """What to do once all of it is committed, such as handing in a letter; it must not raise."""
 
 
 class Store:
@@ -46,7 +50,10 @@ class Store:
     async def unit(self) -> AsyncIterator[Unit]:
         """A transaction: committed at the end, rolled back on any exception."""
         async with self._database.transaction() as connection:
-            yield Unit(connection)
+            unit = Unit(connection)
+            yield unit
+        for work in unit.after:
+            work()
 
     async def ping(self) -> None:
         """One round trip. Raises `DatabaseUnavailable`."""
@@ -59,3 +66,4 @@ class Store:
             await unit.flows.sweep()
             await unit.factors.sweep()
             await unit.sessions.sweep()
+            await unit.clients.sweep()

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 _columns: Final = (
     "id, user_id, purpose, email, code_hash, attempts, expires_at, used_at, redirect_to, flow_state_id,"
-    " pending_password, pending_metadata, contested, pending_of"
+    " pending_password, pending_metadata, contested, pending_of, known_attempts"
 )
 _read: Final = f"SELECT {_columns} FROM auth.one_time_tokens"  # noqa: S608  # constants
 
@@ -41,6 +41,7 @@ class Codes:
             " VALUES ($1, $2, $3, $4, $5, $6, $7, $8, nullif($9, ''), $10, $11, $12, $13, $14)"
             " ON CONFLICT (user_id, purpose) DO UPDATE SET id = excluded.id, email = excluded.email,"
             " code_hash = excluded.code_hash, link_hash = excluded.link_hash, attempts = 0, used_at = NULL,"
+            " known_attempts = 0,"
             " redirect_to = excluded.redirect_to, flow_state_id = excluded.flow_state_id,"
             " created_at = excluded.created_at, expires_at = excluded.expires_at,"
             " pending_password = excluded.pending_password, pending_metadata = excluded.pending_metadata,"
@@ -137,10 +138,12 @@ class Codes:
         row = await self._connection.fetchrow(f"{_read} WHERE link_hash = $1 FOR UPDATE", link_hash)
         return None if row is None else rows.one_time_token(row)
 
-    async def missed(self, ids: Sequence[UUID]) -> None:
-        """Count one wrong try of each."""
+    async def missed(self, ids: Sequence[UUID], *, known: bool = False) -> None:
+        """Count one wrong try of each, by a client that the account knows or by a stranger."""
+        column = "known_attempts" if known else "attempts"
         await self._connection.execute(
-            "UPDATE auth.one_time_tokens SET attempts = least(attempts + 1, 5) WHERE id = ANY($1)", list(ids)
+            f"UPDATE auth.one_time_tokens SET {column} = least({column} + 1, 5) WHERE id = ANY($1)",  # noqa: S608  # constants
+            list(ids),
         )
 
     async def use(self, code_id: UUID, now: datetime) -> None:

@@ -116,6 +116,7 @@ def one_time_token(row: Row) -> OneTimeToken:
         redirect_to=row["redirect_to"] or "",
         flow_state_id=row["flow_state_id"],
         pending=_pending(row),
+        known_attempts=row["known_attempts"],
     )
 
 

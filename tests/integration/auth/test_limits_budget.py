@@ -10,7 +10,7 @@ import pytest
 from redis.asyncio import Redis
 
 from deploy.local.layout import ROOT
-from servicekit.addresses import bucket
+from servicekit.addresses import bucket, site
 from servicekit.clock import SystemClock
 from servicekit.errors import ResourceExhausted
 from servicekit.redis import CONNECTIONS
@@ -53,8 +53,8 @@ async def limits(store: RedisProcess) -> AsyncIterator[RateLimits]:
 
 
 def at(number: int) -> Client:
-    """One of many addresses that have nothing in common."""
-    return Client(ip=f"2001:db8:{number // 65536:x}:{number % 65536:x}::1")
+    """One of many addresses that have nothing in common, not even a /48."""
+    return Client(ip=f"2001:db8:{number:x}::1")
 
 
 async def let_in(limits: RateLimits, client: Client, account: str) -> bool:
@@ -131,3 +131,19 @@ async def test_a_counter_takes_the_same_memory_however_much_it_counts(
 )
 def test_an_ipv6_address_counts_as_its_network(address: str, counted: str) -> None:
     assert bucket(address) == counted
+
+
+@pytest.mark.parametrize(
+    ("address", "counted"),
+    [
+        ("192.0.2.1", ""),
+        ("::ffff:192.0.2.1", ""),
+        ("2001:db8:1:2:3:4:5:6", "2001:db8:1::/48"),
+        ("2001:db8:1:ffff::", "2001:db8:1::/48"),
+        ("fe80::1%eth0", "fe80::/48"),
+        ("", ""),
+        ("unknown", ""),
+    ],
+)
+def test_and_by_a_looser_limit_as_the_customer_s_network(address: str, counted: str) -> None:
+    assert site(address) == counted
