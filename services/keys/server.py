@@ -70,7 +70,7 @@ async def compose(runtime: Runtime) -> None:
         JwtVerifier(settings.issuers(), clock=clock), DeniedSessions(redis), LocalKeys(validator)
     )
 
-    server = create_server(authenticator=authenticator, callers=inside.callers, edge=inside.edge)
+    server = create_server(authenticator=authenticator, callers=inside.callers, edge=inside.edge, clock=clock)
     server.add(KeysServicer(service, clock), add_KeysServiceServicer_to_server)
     server.add(KeyValidationServicer(validator), add_KeyValidationServiceServicer_to_server)
     runtime.background("rehash", rehasher.run())

@@ -34,6 +34,7 @@ from services.keys.domain import (
     token_ttl,
 )
 from services.keys.errors import KeyNotFound
+from services.keys.freshness import require_fresh_scopes
 from services.keys.peppers import Peppers
 
 
@@ -191,7 +192,7 @@ class KeysService:
         """A successor, and the old key as it is now.
 
         Raises `KeyNotFound`, `KeyIsRevoked`, `KeyIsExpired`, `KeyIsRotated`, `ValidationFailed`, and
-        `ScopeMissing` where the successor could do what the caller can't.
+        `ScopeMissing` where the successor could do what the caller can't, `ReauthenticationNeeded`.
         """
         now = self._clock.now()
         wait = grace_period(grace)
@@ -199,6 +200,7 @@ class KeysService:
             old = found(await unit.get(key_id, for_change=True))
             old.require_rotatable(now)
             require_giveable(principal.scopes, old.scopes)
+            require_fresh_scopes(principal, old.scopes, self._clock.time())
             hashed, secret = self._minting.key(old.mode)
             made = Made(await unit.rotate(key_id, hashed, now + wait), secret)
             previous = found(await unit.get(key_id))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlencode
@@ -21,6 +21,7 @@ from services.auth.domain import (
 )
 from services.auth.errors import UserBanned
 from services.auth.mail.letters import Letter
+from services.auth.service.assurance import raise_session
 from services.auth.service.kit import Kit
 
 if TYPE_CHECKING:
@@ -87,9 +88,7 @@ class Issuing:
         self, unit: Unit, user: User, session: Session, method: str, factor: UUID | None
     ) -> Issued:
         """Raise a session to aal2, proved by this method now, with new tokens that say so."""
-        amr = ((method, int(self._kit.clock.time())), *((m, at) for m, at in session.amr if m != method))
-        await unit.sessions.raise_to(session.id, "aal2", amr, factor)
-        return await self.tokens(unit, user, replace(session, aal="aal2", amr=amr))
+        return await self.tokens(unit, user, await raise_session(self._kit, unit, session, method, factor))
 
     async def flow(
         self, unit: Unit, user: User, pkce: Pkce | None, method: str, redirect: str

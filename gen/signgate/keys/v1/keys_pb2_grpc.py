@@ -121,7 +121,8 @@ class KeysServiceServicer:
 
     def RotateKey(self, request, context):
         """RotateKey makes a successor with the same name, scopes and limits. The old key works on for the
-        grace period, then is refused (KEY_EXPIRED). Errors: FAILED_PRECONDITION (KEY_REVOKED, KEY_ROTATED).
+        grace period, then is refused (KEY_EXPIRED). A key with the scope `keys:manage` needs a sign-in of the last
+        hour, as in CreateKey. Errors: FAILED_PRECONDITION (KEY_REVOKED, KEY_ROTATED).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

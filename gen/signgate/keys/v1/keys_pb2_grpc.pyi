@@ -50,7 +50,8 @@ class KeysServiceStub:
     """
     RotateKey: _grpc.UnaryUnaryMultiCallable[_keys_pb2.RotateKeyRequest, _keys_pb2.RotateKeyResponse]
     """RotateKey makes a successor with the same name, scopes and limits. The old key works on for the
-    grace period, then is refused (KEY_EXPIRED). Errors: FAILED_PRECONDITION (KEY_REVOKED, KEY_ROTATED).
+    grace period, then is refused (KEY_EXPIRED). A key with the scope `keys:manage` needs a sign-in of the last
+    hour, as in CreateKey. Errors: FAILED_PRECONDITION (KEY_REVOKED, KEY_ROTATED).
     """
     RevokeKey: _grpc.UnaryUnaryMultiCallable[_keys_pb2.RevokeKeyRequest, _keys_pb2.RevokeKeyResponse]
     """RevokeKey ends a key, for good. Once it has answered, every service refuses the key well within
@@ -90,7 +91,8 @@ class KeysServiceAsyncStub(KeysServiceStub):
     """
     RotateKey: _aio.UnaryUnaryMultiCallable[_keys_pb2.RotateKeyRequest, _keys_pb2.RotateKeyResponse]  # type: ignore[assignment]
     """RotateKey makes a successor with the same name, scopes and limits. The old key works on for the
-    grace period, then is refused (KEY_EXPIRED). Errors: FAILED_PRECONDITION (KEY_REVOKED, KEY_ROTATED).
+    grace period, then is refused (KEY_EXPIRED). A key with the scope `keys:manage` needs a sign-in of the last
+    hour, as in CreateKey. Errors: FAILED_PRECONDITION (KEY_REVOKED, KEY_ROTATED).
     """
     RevokeKey: _aio.UnaryUnaryMultiCallable[_keys_pb2.RevokeKeyRequest, _keys_pb2.RevokeKeyResponse]  # type: ignore[assignment]
     """RevokeKey ends a key, for good. Once it has answered, every service refuses the key well within
@@ -157,7 +159,8 @@ class KeysServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_keys_pb2.RotateKeyResponse, _abc.Awaitable[_keys_pb2.RotateKeyResponse]]:
         """RotateKey makes a successor with the same name, scopes and limits. The old key works on for the
-        grace period, then is refused (KEY_EXPIRED). Errors: FAILED_PRECONDITION (KEY_REVOKED, KEY_ROTATED).
+        grace period, then is refused (KEY_EXPIRED). A key with the scope `keys:manage` needs a sign-in of the last
+        hour, as in CreateKey. Errors: FAILED_PRECONDITION (KEY_REVOKED, KEY_ROTATED).
         """
 
     @_abc_1.abstractmethod
