@@ -158,3 +158,15 @@ async def test_trouble_is_counted(server: RedisProcess) -> None:
         async with open_redis("redis://127.0.0.1:1/0"):
             pytest.fail("it can't have opened")
     assert REGISTRY.get_sample_value("signgate_redis_failures_total") == before + 1
+
+
+async def test_states_of_sessions_on_the_nodes_of_a_cluster() -> None:
+    ids = [str(uuid4()) for _ in range(8)]
+    with redis_cluster() as cluster:
+        async with open_redis(cluster.url) as client:
+            sessions = DeniedSessions(client)
+            await sessions.deny(ids[1], 60)
+            for version, one in enumerate(ids):
+                await sessions.lower(one, version, 60)
+            found = await sessions.states(ids)
+    assert list(found) == [SessionState(at == 1, at) for at in range(8)]
