@@ -40,6 +40,7 @@ Unavailable
 from __future__ import annotations
 
 from collections.abc import Sequence
+
 from servicekit.errors import (
     AlreadyExists,
     FailedPrecondition,
@@ -51,8 +52,8 @@ from servicekit.errors import (
     Unauthenticated,
     Unavailable,
 )
-from servicekit.principal import InsufficientAal as InsufficientAal
-from servicekit.principal import ReauthenticationNeeded as ReauthenticationNeeded
+from servicekit.principal import InsufficientAal as InsufficientAal  # noqa: PLC0414  # part of the tree
+from servicekit.principal import ReauthenticationNeeded as ReauthenticationNeeded  # noqa: PLC0414  # likewise
 
 
 class ValidationFailed(InvalidArgument):

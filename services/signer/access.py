@@ -1,7 +1,7 @@
 """What the contract asks of a credential that signs: the policy of the methods that the pipeline authorises.
 
 The pipeline validates credentials by the list. It checks the kind of credential and the scopes, and looks up
-whether a session was revoked; nothing else. So a policy that asks for more must not be served by it: then this
+whether a session was revoked; nothing else. So it must not serve a policy that asks for more: then this
 module fails, and the signer does not start.
 """
 

@@ -53,7 +53,10 @@ class Routes:
         }
 
     def route(self, method: str, path: str, handler: Handler, policy: str | None = None) -> Route:
-        """One route. Raises `KeyError` for a path without limits, and for a policy of no RPC."""
+        """One route, named for its policy.
+
+        Raises `KeyError` for a path without limits, and for a policy of no RPC.
+        """
         limits = LIMITS[method, path]
         guard = None if policy is None else self._guards[policy]
         name = f"http{path}/{method}"
@@ -83,7 +86,7 @@ class Routes:
                 response.headers[VERSION_HEADER] = VERSION
             return response
 
-        return Route(path, observed(name, guarded), methods=[method])
+        return Route(path, observed(name, guarded), methods=[method], name=policy)
 
 
 def metadata(request: Request) -> Metadata:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 async def raise_session(kit: Kit, unit: Unit, session: Session, method: str, factor: UUID | None) -> Session:
-    """The session at aal2, proved by this method now. The caller holds the account's lock and the session's."""
+    """The session at aal2, proved by this method now. The caller has locked the account and the session."""
     raised = proved(session, method, int(kit.clock.time()))
     version = await unit.sessions.raise_to(session.id, "aal2", raised.amr, factor)
     await _tell(kit, [(session.id, version)])

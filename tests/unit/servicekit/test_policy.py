@@ -155,7 +155,7 @@ def test_values_that_a_method_finds_out_by_itself() -> None:
         require_fresh_for(keys_pb2.CreateKeyRequest.DESCRIPTOR.fields_by_name["name"], [], USER, NOW)
 
 
-FULL = {"access": pb.ACCESS_USER, "assurance": pb.ASSURANCE_FULL}
+FULL: dict[str, Any] = {"access": pb.ACCESS_USER, "assurance": pb.ASSURANCE_FULL}
 
 
 @pytest.mark.parametrize(
