@@ -61,12 +61,13 @@ class TokenVerifier(Protocol):
 class SessionState(NamedTuple):
     """What has happened to a session since its tokens were made.
 
-    `denied`: it was revoked. `lowered`: its tokens with a lower assurance version count as `aal1` tokens of
-    an account with a second factor; 0 if there are none.
+    `denied`: it was revoked. `lowered`: its tokens with a lower assurance version count as `aal1` tokens; 0
+    if there are none. `has_factor`: whether they count as tokens of an account with a second factor.
     """
 
     denied: bool = False
     lowered: int = 0
+    has_factor: bool = True
 
 
 class Sessions(Protocol):
@@ -164,7 +165,7 @@ def held_to(principal: Principal, state: SessionState) -> Principal:
     if state.denied:
         raise SessionRevoked
     if principal.assurance_version < state.lowered:
-        return replace(principal, aal="aal1", has_factor=True)
+        return replace(principal, aal="aal1", has_factor=state.has_factor)
     return principal
 
 
@@ -185,4 +186,6 @@ def _missing() -> Unauthenticated:
 DENIED_PREFIX: Final = "session:denied:"
 """Redis key prefix of a revoked session; the key lives as long as the session's last token."""
 LOWERED_PREFIX: Final = "session:lowered:"
-"""Redis key prefix of a session whose assurance changed: its version since. Lives as long as older tokens."""
+"""Redis key prefix of a session whose assurance changed. The value is `<version>:<1 or 0>`: the version
+since, and whether the account has a second factor. The key lives as long as older tokens.
+"""

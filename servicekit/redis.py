@@ -236,7 +236,7 @@ class DeniedSessions:
         with translated():
             found = await self._read(keys)
         pairs = zip(found[::2], found[1::2], strict=True)
-        return [SessionState(denied is not None, int(lowered or 0)) for denied, lowered in pairs]
+        return [_state(denied, lowered) for denied, lowered in pairs]
 
     async def _read(self, keys: Sequence[str]) -> list[Any]:
         if isinstance(self._client, RedisCluster):
@@ -252,7 +252,17 @@ class DeniedSessions:
         with translated():
             await self._client.set(DENIED_PREFIX + session_id, b"1", ex=max(ttl, 1))
 
-    async def lower(self, session_id: str, version: int, ttl: int) -> None:
-        """Have tokens of older assurance versions count as `aal1` for `ttl` seconds, until all expire."""
+    async def lower(self, session_id: str, version: int, ttl: int, *, has_factor: bool = True) -> None:
+        """Have tokens of older assurance versions count as `aal1` for `ttl` seconds, until all expire.
+
+        `has_factor`: whether the account has a second factor.
+        """
         with translated():
-            await self._client.set(LOWERED_PREFIX + session_id, version, ex=max(ttl, 1))
+            await self._client.set(LOWERED_PREFIX + session_id, f"{version}:{has_factor:d}", ex=max(ttl, 1))
+
+
+def _state(denied: bytes | None, lowered: bytes | None) -> SessionState:
+    if lowered is None:
+        return SessionState(denied is not None)
+    version, _, factor = lowered.partition(b":")
+    return SessionState(denied is not None, int(version), factor != b"0")

@@ -73,10 +73,14 @@ class FakeSessions:
     def __init__(self) -> None:
         self.revoked: set[str] = set()
         self.lowered: dict[str, int] = {}
+        self.unprotected: set[str] = set()
 
     async def states(self, session_ids: Any) -> list[SessionState]:
         """See `Sessions.states`."""
-        return [SessionState(one in self.revoked, self.lowered.get(one, 0)) for one in session_ids]
+        return [
+            SessionState(one in self.revoked, self.lowered.get(one, 0), one not in self.unprotected)
+            for one in session_ids
+        ]
 
 
 class FakeKeys:

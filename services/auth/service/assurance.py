@@ -25,18 +25,19 @@ async def raise_session(kit: Kit, unit: Unit, session: Session, method: str, fac
     """The session at aal2, proved by this method now. The caller has locked the account and the session."""
     raised = proved(session, method, int(kit.clock.time()))
     version = await unit.sessions.raise_to(session.id, "aal2", raised.amr, factor)
-    await _tell(kit, [(session.id, version)])
+    await _tell(kit, [(session.id, version)], has_factor=True)
     return replace(raised, aal="aal2", assurance_version=version)
 
 
 async def lower_sessions(kit: Kit, unit: Unit, user_id: UUID, factor_id: UUID) -> None:
     """Take back what a factor had raised that has just been removed, everywhere and at once.
 
-    Was it the last one, also what recovery codes had raised: they stood in for a factor. The caller holds the
-    account's lock.
+    Was it the last one, also what recovery codes had raised: they stood in for a factor. Tokens then count as
+    those of an account without one. The caller holds the account's lock.
     """
-    last = not (await unit.accounts.get(user_id)).has_factor
-    await _tell(kit, await unit.sessions.lower(user_id, None if last else factor_id))
+    has_factor = (await unit.accounts.get(user_id)).has_factor
+    lowered = await unit.sessions.lower(user_id, factor_id if has_factor else None)
+    await _tell(kit, lowered, has_factor=has_factor)
 
 
 async def require_rows(unit: Unit, principal: Principal, user: User) -> None:
@@ -57,7 +58,7 @@ def proved(session: Session, method: str, now: int) -> Session:
     return replace(session, amr=((method, now), *older))
 
 
-async def _tell(kit: Kit, versions: Iterable[tuple[UUID, int]]) -> None:
+async def _tell(kit: Kit, versions: Iterable[tuple[UUID, int]], *, has_factor: bool) -> None:
+    life = kit.tokens.ttl + 60  # a minute more: verifiers grant clocks some leeway
     for session_id, version in versions:
-        # A minute more: verifiers grant clocks some leeway.
-        await kit.denials.lower(str(session_id), version, kit.tokens.ttl + 60)
+        await kit.denials.lower(str(session_id), version, life, has_factor=has_factor)

@@ -50,7 +50,7 @@ class Denials(Protocol):
         """Refuse the session's access tokens for `ttl` seconds. Raises `Unavailable`."""
         ...
 
-    async def lower(self, session_id: str, version: int, ttl: int) -> None:
+    async def lower(self, session_id: str, version: int, ttl: int, *, has_factor: bool) -> None:
         """Have tokens of older assurance versions count as `aal1` for `ttl` seconds. Raises `Unavailable`."""
         ...
 

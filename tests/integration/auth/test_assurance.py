@@ -77,10 +77,22 @@ async def test_the_removers_own_session_falls_too_and_a_refresh_cures_what_it_ca
     assert await reason(remove(world, second, session)) == "INSUFFICIENT_AAL"
     raised = (await second.prove(session, second.code(1))).session
     await remove(world, second, raised)
-    assert await reason(enroll(world, raised)) == "INSUFFICIENT_AAL"
+    await enroll(world, raised)  # one factor is all there is now
     plain = await world.refresh(raised.refresh_token)
     assert (claims(plain)["aal"], claims(plain)["mfa"]) == ("aal1", False)
-    await enroll(world, plain)
+
+
+async def test_a_session_that_fell_with_the_last_factor_is_worth_one_beside_a_new_one(world: World) -> None:
+    first, second, session = await protected(world)
+    await remove(world, first, session)
+    raised = (await second.prove(session, second.code(1))).session
+    await remove(world, second, raised)
+    third = await enroll(world, raised, "third")
+    again = (await third.prove(raised, third.code())).session
+    for old in (session, raised):
+        for attempt in changes(world, old, third):
+            assert await reason(attempt) == "INSUFFICIENT_AAL"
+    await enroll(world, again, "fourth")
 
 
 async def test_what_a_recovery_code_raised_falls_with_the_last_factor(world: World) -> None:
@@ -99,7 +111,6 @@ async def test_what_a_recovery_code_raised_falls_with_the_last_factor(world: Wor
     recovered = (await world.rpc.UseRecoveryCode(request, metadata=bearer(other))).session
     await remove(world, phone, recovered)  # a code stands in for no factor in particular
     await remove(world, second, recovered)
-    assert await reason(enroll(world, recovered)) == "INSUFFICIENT_AAL"
     assert claims(await world.refresh(recovered.refresh_token))["aal"] == "aal1"
 
 

@@ -47,18 +47,18 @@ async def test_states_of_sessions_in_one_round_trip(client: Redis) -> None:
     sessions = DeniedSessions(client)
     one, two, three = (str(uuid4()) for _ in range(3))
     await sessions.deny(two, 60)
-    await sessions.lower(two, 1, 60)
+    await sessions.lower(two, 1, 60, has_factor=False)
     await sessions.lower(three, 7, 60)
     await sessions.lower(three, 8, 60)
     before = await client.info("commandstats")
     found = await sessions.states([one, two, three])
-    assert list(found) == [SessionState(), SessionState(denied=True, lowered=1), SessionState(lowered=8)]
+    assert list(found) == [SessionState(), SessionState(True, 1, False), SessionState(lowered=8)]
     after = await client.info("commandstats")
     asked = {name: after[name]["calls"] - before.get(name, {"calls": 0})["calls"] for name in after}
     assert {name: calls for name, calls in asked.items() if calls and name != "cmdstat_info"} == {
         "cmdstat_mget": 1
     }
-    assert list(await sessions.states([two])) == [SessionState(denied=True, lowered=1)]
+    assert list(await sessions.states([two])) == [SessionState(True, 1, False)]
     assert list(await sessions.states([])) == []
     for key in (f"session:denied:{two}", f"session:lowered:{three}"):
         assert 55 < await client.ttl(key) <= 60

@@ -304,20 +304,19 @@ class TestAuthenticator:
         sessions.revoked.add(session)
         assert await self.reason(authenticator, bearer(token)) == "SESSION_REVOKED"
 
-    async def test_a_lowered_session_counts_as_aal1_of_a_protected_account(self) -> None:
-        """S11. Tokens that are older than the change; newer ones say what is so."""
+    @pytest.mark.parametrize("protected", [True, False])
+    async def test_older_tokens_of_a_lowered_session_count_as_aal1(self, *, protected: bool) -> None:
+        """S11. Newer ones say what is so; without any factor left there is nothing to protect."""
         mint, sessions, session = TokenMint(), FakeSessions(), str(uuid4())
         authenticator = self.authenticator(mint, sessions)
         sessions.lowered[session] = 3
-        for version, aal, factor in (
-            (0, "aal1", True),
-            (2, "aal1", True),
-            (3, "aal2", False),
-            (4, "aal2", False),
-        ):
-            token = mint.token(USER, session_id=session, aal="aal2", assurance_version=version)
-            found = await authenticator.authenticate(bearer(token))
-            assert (found.aal, found.has_factor) == (aal, factor), version
+        if not protected:
+            sessions.unprotected.add(session)
+        for version, aal, factor in ((0, "aal1", protected), (2, "aal1", protected), (3, "aal2", None)):
+            claims = {"session_id": session, "aal": "aal2", "assurance_version": version}
+            for mfa in (True, False):
+                found = await authenticator.authenticate(bearer(mint.token(USER, mfa=mfa, **claims)))
+                assert (found.aal, found.has_factor) == (aal, mfa if factor is None else factor), version
 
     async def test_without_the_deny_set_nobody_is_let_in(self) -> None:
         mint = TokenMint()

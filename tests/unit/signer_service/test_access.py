@@ -33,11 +33,8 @@ def test_a_policy_that_the_pipeline_cannot_enforce_stops_the_signer_from_startin
     monkeypatch: pytest.MonkeyPatch, change: dict[str, Any], method: str
 ) -> None:
     found = guards(access.SERVICE)
-    policy = pb.Policy()
-    policy.CopyFrom(found[method].policy)
-    for name in change:
-        policy.ClearField(name)
-    policy.MergeFrom(pb.Policy(**change))
+    own = found[method].policy
+    policy = pb.Policy(**{"access": own.access, "scopes": own.scopes, "assurance": own.assurance} | change)
     monkeypatch.setattr(found[method], "policy", policy)
     monkeypatch.setattr(access, "guards", lambda _: found)
     with pytest.raises(PolicyMissingError, match=method):
