@@ -410,6 +410,8 @@ def test_what_asks_for_a_fresh_sign_in_is_refused_until_the_identity_is_confirme
             continue
         # Nothing else asks how old the sign-in is.
         assert reason(lambda: one.call(name, request_of(name, one))) != "REAUTHENTICATION_NEEDED", name  # noqa: B023
+    for proof, refused in (("wrong", "INVALID_CREDENTIALS"), (one.password, "")):
+        assert by_http(one, "POST", "/auth/v1/reauthenticate", {"password": proof}) == refused
     one.confirm()
     for what, act in calls.items():
         if what.split(" ", 1)[1] in ("0", "1"):

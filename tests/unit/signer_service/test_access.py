@@ -34,7 +34,8 @@ def test_a_policy_that_the_pipeline_cannot_enforce_stops_the_signer_from_startin
 ) -> None:
     found = guards(access.SERVICE)
     own = found[method].policy
-    policy = pb.Policy(**{"access": own.access, "scopes": own.scopes, "assurance": own.assurance} | change)
+    same: dict[str, Any] = {"access": own.access, "scopes": own.scopes, "assurance": own.assurance}
+    policy = pb.Policy(**same | change)
     monkeypatch.setattr(found[method], "policy", policy)
     monkeypatch.setattr(access, "guards", lambda _: found)
     with pytest.raises(PolicyMissingError, match=method):
