@@ -24,6 +24,10 @@ Store = Literal["redis", "limits"]
 CONNECTING: Final = ("ping", "client|setname", "cluster|slots", "command", "asking")
 """What the driver itself says: when it connects, and to learn the nodes of a cluster."""
 DENIED: Final = "session:denied:*"
+LOWERED: Final = "session:lowered:*"
+"""Sessions whose assurance changed."""
+LOOKING: Final = ("exists", "get", "mget")
+"""How sessions are looked up: `exists` by services of the last version, `get` in a cluster."""
 
 
 @dataclass(frozen=True)
@@ -64,16 +68,16 @@ class User:
 
 
 def _sessions(service: str) -> User:
-    return User(f"{service}_sessions", ("exists",), (DENIED,))
+    return User(f"{service}_sessions", LOOKING, (DENIED, LOWERED))
 
 
 USERS: Final = (
-    # Signs sessions out, for a time: it never has to take one back.
-    User("auth", ("exists", "set"), (DENIED,)),
+    # Signs sessions out and lowers them, for a time: it never has to take that back.
+    User("auth", (*LOOKING, "set"), (DENIED, LOWERED)),
     User(
         "keys",
-        ("exists", "publish", "subscribe", "unsubscribe"),
-        (DENIED,),
+        (*LOOKING, "publish", "subscribe", "unsubscribe"),
+        (DENIED, LOWERED),
         channels=("keys:invalidate",),
     ),
     User(

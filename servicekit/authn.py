@@ -15,6 +15,7 @@ TOKEN_INVALID, TOKEN_EXPIRED, TOKEN_AUDIENCE, SESSION_REVOKED or one of the key 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import Final, Literal, NamedTuple, Protocol
 
 from servicekit import context
@@ -57,11 +58,23 @@ class TokenVerifier(Protocol):
         ...
 
 
-class Sessions(Protocol):
-    """Which sessions have been revoked before their tokens ran out."""
+class SessionState(NamedTuple):
+    """What has happened to a session since its tokens were made.
 
-    async def denied(self, session_ids: Sequence[str]) -> Sequence[bool]:
-        """True for each one that is revoked, in one round trip. Raises `Unavailable`."""
+    `denied`: it was revoked. `lowered`: its tokens with a lower assurance version count as `aal1` tokens; 0
+    if there are none. `has_factor`: whether they count as tokens of an account with a second factor.
+    """
+
+    denied: bool = False
+    lowered: int = 0
+    has_factor: bool = True
+
+
+class Sessions(Protocol):
+    """Which sessions have been revoked, or lowered, before their tokens ran out."""
+
+    async def states(self, session_ids: Sequence[str]) -> Sequence[SessionState]:
+        """The state of each, in one round trip. Raises `Unavailable`."""
         ...
 
 
@@ -142,10 +155,18 @@ class CredentialAuthenticator:
             raise Unauthenticated("Access tokens are not taken here.", reason="API_KEY_REQUIRED")
         principal = await self._tokens.verify(credential.secret)
         if principal.session_id is not None:
-            (revoked,) = await self._sessions.denied((str(principal.session_id),))
-            if revoked:
-                raise SessionRevoked
+            (state,) = await self._sessions.states((str(principal.session_id),))
+            return held_to(principal, state)
         return principal
+
+
+def held_to(principal: Principal, state: SessionState) -> Principal:
+    """The principal as its session is now. Raises `SessionRevoked`."""
+    if state.denied:
+        raise SessionRevoked
+    if principal.assurance_version < state.lowered:
+        return replace(principal, aal="aal1", has_factor=state.has_factor)
+    return principal
 
 
 class SessionRevoked(Unauthenticated):
@@ -164,3 +185,7 @@ def _missing() -> Unauthenticated:
 
 DENIED_PREFIX: Final = "session:denied:"
 """Redis key prefix of a revoked session; the key lives as long as the session's last token."""
+LOWERED_PREFIX: Final = "session:lowered:"
+"""Redis key prefix of a session whose assurance changed. The value is `<version>:<1 or 0>`: the version
+since, and whether the account has a second factor. The key lives as long as older tokens.
+"""

@@ -14,7 +14,7 @@ from contextlib import asynccontextmanager, contextmanager
 from typing import Any, Final
 
 from servicekit import keepalive
-from servicekit.authn import DENIED_PREFIX
+from servicekit.authn import DENIED_PREFIX, LOWERED_PREFIX, SessionState
 from servicekit.errors import Unavailable
 from servicekit.lean import absent
 from servicekit.telemetry import REDIS_CONNECTIONS, REDIS_FAILURES, REDIS_MAX
@@ -217,7 +217,7 @@ async def open_sessions(
 
 
 class DeniedSessions:
-    """The deny-set of revoked sessions; see `servicekit.authn.Sessions`.
+    """The revoked sessions and the lowered ones; see `servicekit.authn.Sessions`.
 
     Fails closed: without Redis nobody can say that a session still holds, so all are refused with
     `RedisUnavailable`.
@@ -226,24 +226,43 @@ class DeniedSessions:
     def __init__(self, client: Redis) -> None:
         self._client = client
 
-    async def denied(self, session_ids: Sequence[str]) -> Sequence[bool]:
-        """True for each session that is revoked, in one round trip."""
+    async def states(self, session_ids: Sequence[str]) -> Sequence[SessionState]:
+        """The state of each session, in one round trip."""
         if not session_ids:
             return ()
+        keys = [
+            prefix + session_id for session_id in session_ids for prefix in (DENIED_PREFIX, LOWERED_PREFIX)
+        ]
         with translated():
-            if len(session_ids) == 1:
-                return (bool(await self._client.exists(DENIED_PREFIX + session_ids[0])),)
-            # A pipeline and not MGET: a cluster splits it by slot.
-            pipe: Any = (
-                self._client.pipeline()
-                if isinstance(self._client, RedisCluster)
-                else self._client.pipeline(transaction=False)
-            )
-            for session_id in session_ids:
-                pipe.exists(DENIED_PREFIX + session_id)
-            return [bool(found) for found in await pipe.execute()]
+            found = await self._read(keys)
+        pairs = zip(found[::2], found[1::2], strict=True)
+        return [_state(denied, lowered) for denied, lowered in pairs]
+
+    async def _read(self, keys: Sequence[str]) -> list[Any]:
+        if isinstance(self._client, RedisCluster):
+            # Its keys are on several nodes: no MGET.
+            pipe: Any = self._client.pipeline()
+            for key in keys:
+                pipe.get(key)
+            return list(await pipe.execute())
+        return list(await self._client.mget(keys))
 
     async def deny(self, session_id: str, ttl: int) -> None:
         """Refuse a session for `ttl` seconds: no less than its last token has to live."""
         with translated():
             await self._client.set(DENIED_PREFIX + session_id, b"1", ex=max(ttl, 1))
+
+    async def lower(self, session_id: str, version: int, ttl: int, *, has_factor: bool = True) -> None:
+        """Have tokens of older assurance versions count as `aal1` for `ttl` seconds, until all expire.
+
+        `has_factor`: whether the account has a second factor.
+        """
+        with translated():
+            await self._client.set(LOWERED_PREFIX + session_id, f"{version}:{has_factor:d}", ex=max(ttl, 1))
+
+
+def _state(denied: bytes | None, lowered: bytes | None) -> SessionState:
+    if lowered is None:
+        return SessionState(denied is not None)
+    version, _, factor = lowered.partition(b":")
+    return SessionState(denied is not None, int(version), factor != b"0")

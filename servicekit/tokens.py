@@ -70,6 +70,7 @@ class Issuer:
 
     `internal`: the keys are in the deployment's network; otherwise only https and public addresses are valid.
     `ca`: a file with the authority for an internal address; without it the system's authorities are used.
+    `own`: this deployment's auth service. See `principal_of` for what only its tokens say.
     """
 
     name: str
@@ -79,6 +80,7 @@ class Issuer:
     roles: frozenset[str] = ROLES
     internal: bool = True
     ca: Path | None = None
+    own: bool = True
 
     def __post_init__(self) -> None:
         if not set(self.algorithms) <= set(ALGORITHMS):
@@ -203,8 +205,9 @@ class JwtVerifier:
             del self._good[digest]
             raise TokenExpired
         claims = await self._claims(token)
-        principal = principal_of(claims)
-        if principal.role not in self._issuers[claims["iss"]].roles:
+        issuer = self._issuers[claims["iss"]]
+        principal = principal_of(claims, own=issuer.own)
+        if principal.role not in issuer.roles:
             raise TokenInvalid
         self._good[digest] = (float(claims["exp"]) + self._leeway, principal)
         if len(self._good) > self._size:
@@ -256,13 +259,25 @@ class JwtVerifier:
         return issuer, key
 
 
-def principal_of(claims: Mapping[str, Any]) -> Principal:
-    """The principal of verified claims. Raises `TokenInvalid` when they name none that we know."""
+def principal_of(claims: Mapping[str, Any], *, own: bool = True) -> Principal:
+    """The principal of verified claims. Raises `TokenInvalid` when they name none that we know.
+
+    A token of our own that has no `mfa` claim counts as one of an account with a second factor: it was made
+    before the claim was, and its refresh has it. `mfa` and `assurance_version` of an outside issuer's token
+    are not read: its accounts have no factor here, so its issuer alone decides about second factors. It says
+    when the user signed in by `amr` with timestamps, or by OpenID Connect's `auth_time`; otherwise it is
+    never fresh.
+    """
     role = claims.get("role")
     if not isinstance(role, str) or role not in ROLES:  # a list has no hash
         raise TokenInvalid
     subject, session = claims.get("sub"), claims.get("session_id")
     if role == "authenticated" and (not subject or not session):
+        raise TokenInvalid
+    aal, factor, version = claims.get("aal", "aal1"), False, 0
+    if own:
+        factor, version = claims.get("mfa", True), claims.get("assurance_version", 0)
+    if not isinstance(aal, str) or not isinstance(factor, bool):
         raise TokenInvalid
     metadata = claims.get("app_metadata")
     tier = metadata.get("tier") if isinstance(metadata, dict) else None
@@ -273,10 +288,34 @@ def principal_of(claims: Mapping[str, Any]) -> Principal:
             scopes=ALL_SCOPES,
             tier=tier if isinstance(tier, str) else "free",
             session_id=UUID(session) if session else None,
-            aal=str(claims.get("aal", "aal1")),
+            aal=aal,
+            has_factor=factor,
+            proved_at=_proved_at(claims, own=own),
+            assurance_version=_whole(version),
         )
     except (ValueError, AttributeError, TypeError):
         raise TokenInvalid from None
+
+
+def _proved_at(claims: Mapping[str, Any], *, own: bool) -> int:
+    """The newest proof of identity, in epoch seconds; 0 if the claims name none."""
+    amr = claims.get("amr", [])
+    if not isinstance(amr, list):
+        raise TokenInvalid
+    entries = [entry for entry in amr if isinstance(entry, dict)]
+    if own and len(entries) != len(amr):  # elsewhere it may be a list of names (RFC 8176)
+        raise TokenInvalid
+    times = [_whole(entry.get("timestamp", 0)) for entry in entries]
+    if not own:
+        times.append(_whole(claims.get("auth_time", 0)))
+    return max(times, default=0)
+
+
+def _whole(value: object) -> int:
+    """A whole number from zero on. Raises `TokenInvalid`."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        raise TokenInvalid
+    return value
 
 
 def _number(claims: Mapping[str, Any], name: str, default: float | None = None) -> float:

@@ -64,6 +64,7 @@ class TokenSettings(InsideSettings):
                 other.audience,
                 roles=frozenset({"authenticated"}),
                 internal=other.internal,
+                own=False,
             )
             for other in self.outside_issuers
         )

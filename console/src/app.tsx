@@ -10,6 +10,7 @@ import { SignPage } from "./pages/sign.tsx";
 import { UsagePage } from "./pages/usage.tsx";
 import { VerifyPage } from "./pages/verify.tsx";
 import { Button, Note } from "./parts/basics.tsx";
+import { Confirm } from "./parts/confirm.tsx";
 import { Icon, Mark, type IconName } from "./parts/icons.tsx";
 import { session } from "./session.ts";
 import { nextTheme, theme, type Theme } from "./theme.ts";
@@ -69,6 +70,7 @@ export function App() {
         {state.status === "out" ? route === "/verify" ? <VerifyPage /> : <Entry route={route} /> : null}
         {state.status === "restoring" ? <p class="waiting" role="status">One moment …</p> : null}
       </main>
+      <Confirm />
       <footer class="foot">
         <span>Requests go to {location.host} only.</span>
         <a href="licences.txt">Licences</a>

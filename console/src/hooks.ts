@@ -1,4 +1,5 @@
 import { useCallback, useEffect, useRef, useState } from "preact/hooks";
+import { withProof } from "./confirm.ts";
 import { explain, type Trouble } from "./errors.ts";
 import { session, type State } from "./session.ts";
 
@@ -79,7 +80,7 @@ export interface Action<A extends unknown[]> {
   clear: () => void;
 }
 
-/** Something the user sets off: one at a time, its failure told. */
+/** Something the user sets off: one at a time, its failure told. Done again after a proof that a service asks for. */
 export function useAction<A extends unknown[]>(act: (...given: A) => Promise<void>): Action<A> {
   const [busy, setBusy] = useState(false);
   const [trouble, setTrouble] = useState<Trouble>();
@@ -90,7 +91,7 @@ export function useAction<A extends unknown[]>(act: (...given: A) => Promise<voi
     setBusy(true);
     setTrouble(undefined);
     try {
-      await act(...given);
+      await withProof(() => act(...given));
     } catch (error) {
       setTrouble(explain(error));
     } finally {

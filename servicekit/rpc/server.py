@@ -16,7 +16,7 @@ handler; nothing is logged.
 from __future__ import annotations
 
 import inspect
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from functools import partial
 from typing import Any, Final, Protocol, cast
 
@@ -25,15 +25,16 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from servicekit import log, tracing
+from servicekit.clock import Clock, SystemClock
 from servicekit.context import current
 from servicekit.edge import Edge
 from servicekit.principal import Principal
 from servicekit.rpc.bounds import MAX_MESSAGE, Parse, Read, readers
 from servicekit.rpc.callers import Callers, callers_of
 from servicekit.rpc.calls import Behaviour, Calls, Context, Metadata, StreamBehaviour
-from servicekit.rpc.policy import OPEN, enforce, policies
+from servicekit.rpc.policy import OPEN, Guard, guards
 from servicekit.rpc.tracing import served, served_stream
-from signgate.common.v1.policy_pb2 import ACCESS_INTERNAL, Policy
+from signgate.common.v1.policy_pb2 import ACCESS_INTERNAL
 
 LIVENESS: Final = "liveness"
 """The health service's name for "this process runs its loop"; "" is readiness."""
@@ -95,8 +96,10 @@ class RpcServer:
         deferred: frozenset[str],
         callers: Callers | None,
         edge: Edge,
+        clock: Clock,
     ) -> None:
         self._authenticator = authenticator
+        self._clock = clock
         self._callers = callers
         self._edge = edge
         self._deferred = deferred
@@ -119,9 +122,9 @@ class RpcServer:
         self, service_name: str, method_handlers: dict[str, grpc.RpcMethodHandler[Any, Any]]
     ) -> None:
         """See `Registrar`: wraps each handler and hands it to the real server."""
-        policy, reader = policies(service_name), readers(service_name)
+        guard, reader = guards(service_name), readers(service_name)
         wrapped = {
-            name: self._wrap(f"{service_name}/{name}", handler, policy[name], reader[name])
+            name: self._wrap(f"{service_name}/{name}", handler, guard[name], reader[name])
             for name, handler in method_handlers.items()
         }
         self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service_name, wrapped),))
@@ -178,15 +181,15 @@ class RpcServer:
         self,
         name: str,
         handler: grpc.RpcMethodHandler[Any, Any],
-        policy: Policy,
+        guard: Guard,
         reader: Callable[[Parse], Read],
     ) -> grpc.RpcMethodHandler[Any, Any]:
         self._unknown_deferred.discard(name)
-        authenticator = None
+        policy, authorise = guard.policy, None
         if policy.access not in OPEN and name not in self._deferred:
-            authenticator = self._authenticator
-            if authenticator is None:
+            if self._authenticator is None:
                 raise ValueError(f"{name} asks for a credential, but the server has no authenticator")
+            authorise = partial(_authorise, self._authenticator, guard, self._clock)
         read = reader(cast("Parse", handler.request_deserializer))
         prove = None
         if policy.access == ACCESS_INTERNAL:
@@ -203,13 +206,13 @@ class RpcServer:
         )
         if inspect.isasyncgenfunction(behaviour):
             stream: StreamBehaviour = behaviour
-            if authenticator is not None:
-                stream = _authorised_stream(stream, authenticator, policy)
+            if authorise is not None:
+                stream = _authorised_stream(stream, authorise)
             outer: Any = calls.generator(served_stream(name, stream) if tracing.enabled() else stream)
         elif inspect.iscoroutinefunction(behaviour):
             inner: Behaviour = behaviour
-            if authenticator is not None:
-                inner = _authorised(inner, authenticator, policy)
+            if authorise is not None:
+                inner = _authorised(inner, authorise)
             outer = calls.coroutine(served(name, inner) if tracing.enabled() else inner)
         else:
             raise TypeError(f"{name}: a handler is `async def`, with or without `yield`")
@@ -233,30 +236,31 @@ _makers: Final[dict[tuple[bool, bool], Callable[..., object]]] = {
 }
 
 
-def _authorised(behaviour: Behaviour, authenticator: Authenticator, policy: Policy) -> Behaviour:
+Authorise = Callable[[Any], Awaitable[None]]
+
+
+def _authorised(behaviour: Behaviour, authorise: Authorise) -> Behaviour:
     async def call(request: Any, context: Context) -> Any:
-        await _authorise(authenticator, policy)
+        await authorise(request)
         return await behaviour(request, context)
 
     return call
 
 
-def _authorised_stream(
-    behaviour: StreamBehaviour, authenticator: Authenticator, policy: Policy
-) -> StreamBehaviour:
+def _authorised_stream(behaviour: StreamBehaviour, authorise: Authorise) -> StreamBehaviour:
     async def call(request: Any, context: Context) -> AsyncIterator[Any]:
-        await _authorise(authenticator, policy)
+        await authorise(request)
         async for response in behaviour(request, context):
             yield response
 
     return call
 
 
-async def _authorise(authenticator: Authenticator, policy: Policy) -> None:
+async def _authorise(authenticator: Authenticator, guard: Guard, clock: Clock, request: Any) -> None:
     here = current()
     assert here is not None  # noqa: S101  # `_begin` has made it
     here.principal = await authenticator.authenticate(here.metadata)
-    enforce(policy, here.principal)
+    guard.enforce(here.principal, request, clock.time())
 
 
 def _told(name: str, outer: Any) -> Any:
@@ -279,12 +283,14 @@ def create_server(
     deferred: Iterable[str] = (),
     callers: Callers | None = None,
     edge: Edge | None = None,
+    clock: Clock | None = None,
 ) -> RpcServer:
     """A server without servicers yet.
 
     `authenticator` may be missing only where every method is public or internal, `callers` only where
     none is internal. `deferred` names methods (`signgate.signer.v1.SignerService/Sign`) whose handler
     authenticates and enforces the policy by itself; naming one that is not served fails at start.
-    `edge` tells callers' addresses; without it they are the connections' own.
+    `edge` tells callers' addresses; without it they are the connections' own. `clock` tells the age of a
+    sign-in.
     """
-    return RpcServer(authenticator, frozenset(deferred), callers, edge or Edge())
+    return RpcServer(authenticator, frozenset(deferred), callers, edge or Edge(), clock or SystemClock())

@@ -7,7 +7,7 @@ from uuid import UUID
 
 import jwt
 
-from servicekit.authn import Credential
+from servicekit.authn import Credential, SessionState
 from servicekit.clock import Clock, SystemClock, uuid7
 from servicekit.errors import Unauthenticated
 from servicekit.keyset import KeySet, SigningKey, generate
@@ -50,6 +50,9 @@ class TokenMint:
             "role": "authenticated",
             "session_id": str(uuid7()),
             "aal": "aal1",
+            "mfa": False,
+            "amr": [{"method": "password", "timestamp": now}],
+            "assurance_version": 0,
             "iat": now,
             "exp": now + 3600,
             **changes,
@@ -65,14 +68,19 @@ class TokenMint:
 
 
 class FakeSessions:
-    """A deny-set in memory: see `servicekit.authn.Sessions`."""
+    """Sessions' states in memory: see `servicekit.authn.Sessions`."""
 
     def __init__(self) -> None:
         self.revoked: set[str] = set()
+        self.lowered: dict[str, int] = {}
+        self.unprotected: set[str] = set()
 
-    async def denied(self, session_ids: Any) -> list[bool]:
-        """See `Sessions.denied`."""
-        return [session_id in self.revoked for session_id in session_ids]
+    async def states(self, session_ids: Any) -> list[SessionState]:
+        """See `Sessions.states`."""
+        return [
+            SessionState(one in self.revoked, self.lowered.get(one, 0), one not in self.unprotected)
+            for one in session_ids
+        ]
 
 
 class FakeKeys:

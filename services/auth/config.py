@@ -54,7 +54,6 @@ class AuthSettings(InsideSettings, SmtpSettings):
     `auto_confirm`: accounts count as confirmed without a mail. For development only.
     `reuse_window`: for how long a used refresh token gives further live ones, for tabs that refresh
     at once. `session_inactivity`: a session that is not refreshed for so long is over.
-    `fresh_sign_in`: how old a sign-in may be to change a password without further proof.
     `hash_threads`: passwords hashed at once. `hash_queue`: the most that wait; `hash_max_wait`: the longest
     estimated wait. Beyond either, OVERLOADED.
     `even_answer`: answers that could tell whether an address is known come at multiples of this.
@@ -84,11 +83,9 @@ class AuthSettings(InsideSettings, SmtpSettings):
     signup_tells_existing: bool = True
     auto_confirm: bool = False
     secure_email_change: bool = True
-    secure_password_change: bool = True
     reuse_window: Annotated[int, Field(ge=0, le=300)] = 30
     session_inactivity: Seconds = 30 * 86400
     session_timebox: Seconds | None = None
-    fresh_sign_in: Seconds = 86400
     code_ttl: Seconds = 3600
     invite_ttl: Seconds = 7 * 86400
     flow_ttl: Seconds = 300

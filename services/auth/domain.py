@@ -149,6 +149,7 @@ class Session:
     user_id: UUID
     created_at: datetime
     aal: Aal = "aal1"
+    assurance_version: int = 0
     amr: tuple[tuple[str, int], ...] = ()  # method, epoch seconds; the newest first
     refreshed_at: datetime | None = None
     not_after: datetime | None = None
@@ -161,10 +162,6 @@ class Session:
         last = self.refreshed_at or self.created_at
         over = self.not_after is not None and self.not_after <= now
         return self.revoked_at is not None or over or last + inactivity <= now
-
-    def proved_at(self) -> int:
-        """When the user last proved who they are by any factor, in epoch seconds."""
-        return max((at for _, at in self.amr), default=int(self.created_at.timestamp()))
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,8 @@ Unauthenticated
 ├── RefreshTokenNotFound      REFRESH_TOKEN_NOT_FOUND
 ├── RefreshTokenAlreadyUsed   REFRESH_TOKEN_ALREADY_USED
 ├── SessionExpired            SESSION_EXPIRED
-└── InsufficientAal           INSUFFICIENT_AAL
+├── InsufficientAal           INSUFFICIENT_AAL         these two are servicekit's: policies ask for them
+└── ReauthenticationNeeded    REAUTHENTICATION_NEEDED
 PermissionDenied
 ├── OtpExpired                OTP_EXPIRED            wrong, used, too old, tried too often, never sent
 ├── UserBanned                USER_BANNED
@@ -21,7 +22,6 @@ PermissionDenied
 FailedPrecondition
 ├── EmailNotConfirmed         EMAIL_NOT_CONFIRMED
 ├── SignupDisabled            SIGNUP_DISABLED
-├── ReauthenticationNeeded    REAUTHENTICATION_NEEDED
 └── TooManyFactors            TOO_MANY_ENROLLED_MFA_FACTORS
 AlreadyExists
 ├── EmailExists               EMAIL_EXISTS
@@ -52,6 +52,8 @@ from servicekit.errors import (
     Unauthenticated,
     Unavailable,
 )
+from servicekit.principal import InsufficientAal as InsufficientAal  # noqa: PLC0414  # part of the tree
+from servicekit.principal import ReauthenticationNeeded as ReauthenticationNeeded  # noqa: PLC0414  # likewise
 
 
 class ValidationFailed(InvalidArgument):
@@ -132,13 +134,6 @@ class SessionExpired(Unauthenticated):
     message = "This session has ended. Sign in again."
 
 
-class InsufficientAal(Unauthenticated):
-    """The account has a second factor, and this session has not proved it."""
-
-    reason = "INSUFFICIENT_AAL"
-    message = "Prove your second factor first: this needs a session of aal2."
-
-
 class OtpExpired(PermissionDenied):
     """A code or a link that does not hold; why is not told."""
 
@@ -186,15 +181,6 @@ class SignupDisabled(FailedPrecondition):
 
     reason = "SIGNUP_DISABLED"
     message = "New accounts are not taken here."
-
-
-class ReauthenticationNeeded(FailedPrecondition):
-    """The sign-in is too old for what is asked."""
-
-    reason = "REAUTHENTICATION_NEEDED"
-    message = (
-        "Your sign-in is too old for this. Give the mailed nonce or the current password, or sign in again."
-    )
 
 
 class TooManyFactors(FailedPrecondition):

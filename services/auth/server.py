@@ -114,12 +114,12 @@ async def compose(runtime: Runtime) -> None:
         denials,
         KeyServiceClient(keys_channel),
     )
-    server = create_server(authenticator=authenticator, callers=inside.callers, edge=inside.edge)
+    server = create_server(authenticator=authenticator, callers=inside.callers, edge=inside.edge, clock=clock)
     server.add(AuthServicer(service), add_AuthServiceServicer_to_server)
     server.add(AuthAdminServicer(service), add_AuthAdminServiceServicer_to_server)
     runtime.readiness("postgres", database.ping)
     if settings.http_listen is not None:
-        await runtime.serve_http(create_app(service, authenticator, inside.edge), settings.http_listen)
+        await runtime.serve_http(create_app(service, authenticator, inside.edge, clock), settings.http_listen)
     await runtime.serve(server, settings.grpc_listen)
 
 
@@ -134,13 +134,11 @@ def rules(settings: AuthSettings) -> Rules:
         signup_tells_existing=settings.signup_tells_existing,
         auto_confirm=settings.auto_confirm,
         secure_email_change=settings.secure_email_change,
-        secure_password_change=settings.secure_password_change,
         password_min_length=settings.password_min_length,
         names=("signgate", settings.mail_product, *(urlsplit(settings.site_url).hostname or "").split(".")),
         reuse_window=timedelta(seconds=settings.reuse_window),
         session_inactivity=timedelta(seconds=settings.session_inactivity),
         session_timebox=None if timebox is None else timedelta(seconds=timebox),
-        fresh_sign_in=timedelta(seconds=settings.fresh_sign_in),
         code_ttl=timedelta(seconds=settings.code_ttl),
         invite_ttl=timedelta(seconds=settings.invite_ttl),
         flow_ttl=timedelta(seconds=settings.flow_ttl),

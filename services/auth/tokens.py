@@ -33,6 +33,8 @@ class AccessTokens:
             "user_metadata": user.user_metadata,
             "role": user.role,
             "aal": session.aal,
+            "mfa": user.has_factor,
+            "assurance_version": session.assurance_version,
             "amr": [{"method": method, "timestamp": at} for method, at in session.amr],
             "session_id": str(session.id),
             "is_anonymous": False,

@@ -79,7 +79,11 @@ async def compose(runtime: Runtime) -> None:
     finders = CredentialAuthenticator(access_tokens, sessions, ProvenKeys(validator))
 
     server = create_server(
-        authenticator=authenticator, deferred=DEFERRED, callers=inside.callers, edge=inside.edge
+        authenticator=authenticator,
+        deferred=DEFERRED,
+        callers=inside.callers,
+        edge=inside.edge,
+        clock=clock,
     )
     server.add(KeysServicer(service, clock, finders), add_KeysServiceServicer_to_server)
     operators = KeyOperators(store, invalidation, notices, clock)

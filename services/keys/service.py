@@ -31,6 +31,7 @@ from services.keys.domain import (
     token_ttl,
 )
 from services.keys.errors import KeyNotFound
+from services.keys.freshness import require_fresh_scopes
 from services.keys.narrowing import KeyPrincipal, Powers, held
 from services.keys.once import Answer, Repeatable, Slot
 from services.keys.peppers import Keyring, Peppers
@@ -153,8 +154,8 @@ class KeysService:
         """A successor, or the one that the same request made before, and the old key as it is now.
 
         Raises `KeyNotFound`, `KeyIsRevoked`, `KeyIsExpired`, `KeyIsRotated`, `ValidationFailed`,
-        `IdempotencyKeyReused`, and `ScopeMissing` or `WiderThanCaller` where the successor could do what the
-        caller can't.
+        `IdempotencyKeyReused`, `ReauthenticationNeeded`, and `ScopeMissing` or `WiderThanCaller` where the
+        successor could do what the caller can't.
         """
         now = self._clock.now()
         wait = grace_period(grace)
@@ -163,6 +164,7 @@ class KeysService:
             again = await repeated(unit, slot)
             giver, target = await held(unit, principal, now, key_id)
             old = found(target)
+            require_fresh_scopes(principal, old.scopes, self._clock.time())
             if again is not None:
                 giver.require_again(principal, again.key)
                 return again, old

@@ -6,8 +6,9 @@ import asyncio
 from typing import Final
 
 from servicekit import context
-from servicekit.principal import require_scopes
+from servicekit.rpc.policy import enforce
 from servicekit.rpc.server import Authenticator
+from signgate.common.v1.policy_pb2 import Policy
 
 EVERY: Final = 2.0
 """Seconds that an answer goes on for, at most, after its credential is revoked and that has become known."""
@@ -19,23 +20,21 @@ class Recheck:
     An answer of an hour would otherwise go on after the key was revoked, or the session signed out.
     """
 
-    def __init__(
-        self, authenticator: Authenticator | None, scopes: tuple[str, ...], every: float = EVERY
-    ) -> None:
+    def __init__(self, authenticator: Authenticator | None, policy: Policy, every: float = EVERY) -> None:
         here = context.current()
         self._metadata = () if here is None else here.metadata
         self._authenticator = authenticator
-        self._scopes = scopes
+        self._policy = policy
         self._every = every
         self._asked = asyncio.get_running_loop().time()
 
     async def holds(self) -> None:
         """Return if it held within the last `every` seconds, or holds now.
 
-        Raises what authentication raises, and `PermissionDenied` for a key that has lost a scope.
+        Raises what authentication raises, and what the method's policy does: a key may have lost a scope.
         """
         now = asyncio.get_running_loop().time()
         if self._authenticator is None or now - self._asked < self._every:
             return
-        require_scopes(await self._authenticator.authenticate(self._metadata), self._scopes)
+        enforce(self._policy, await self._authenticator.authenticate(self._metadata))
         self._asked = now

@@ -148,7 +148,7 @@ async def compose(settings: LoggerSettings, run: Runtime) -> None:
         sessions,
         KeyServiceClient(keys_channel),
     )
-    server = create_server(authenticator=authenticator, callers=inside.callers, edge=inside.edge)
+    server = create_server(authenticator=authenticator, callers=inside.callers, edge=inside.edge, clock=clock)
     reader = UsageStore(
         shared_pages,
         statistics=SharedDatabase(statistics, Turns(settings.reads_per_user, settings.reads_waiting)),

@@ -11,7 +11,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from servicekit import context
 from servicekit.errors import InvalidArgument
-from servicekit.principal import USAGE_READ
+from servicekit.rpc.policy import policies
 from servicekit.rpc.server import Authenticator
 from services.logger import export
 from services.logger.domain import Stats, UsageFilter, UsageRecord
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     import grpc.aio
 
     Context = grpc.aio.ServicerContext[Any, Any]
+
+_export_policy = policies(usage_pb2.DESCRIPTOR.services_by_name["UsageService"].full_name)["ExportUsage"]
 
 BUCKETS: dict[int, Bucket | None] = {
     usage_pb2.GRANULARITY_UNSPECIFIED: None,
@@ -84,7 +86,7 @@ class UsageServicer(usage_pb2_grpc.UsageServiceServicer):
         media, caller, chosen = export.MEDIA_TYPES[form], context.principal(), where(request.filter)
         chunks = self._service.export(caller, chosen, export.CHUNKS[form])
 
-        credential = Recheck(self._authenticator, (USAGE_READ,))
+        credential = Recheck(self._authenticator, _export_policy)
 
         async def take(piece: bytes) -> None:
             await credential.holds()

@@ -18,9 +18,9 @@ from typing import Final
 from servicekit.addresses import bucket
 from servicekit.authn import Credential, SessionRevoked, Sessions
 from servicekit.batching import Batcher
-from servicekit.errors import PermissionDenied, SigngateError, Unauthenticated
-from servicekit.principal import SIGN
+from servicekit.errors import SigngateError, Unauthenticated
 from servicekit.telemetry import CREDENTIALS
+from services.signer.access import SCOPES, scope_missing
 from services.signer.jobs import Caller, Identity, Refusal
 from services.signer.metrics import UNKNOWN
 from services.signer.ports import Keys
@@ -68,8 +68,8 @@ class Door:
         """
         if identity.caller is not None:
             if identity.session_id:
-                (denied,) = await self._sessions.denied((identity.session_id,))
-                if denied:
+                (state,) = await self._sessions.states((identity.session_id,))
+                if state.denied:
                     raise SessionRevoked
             return identity.caller
         credential = _given(identity)
@@ -132,7 +132,7 @@ async def _refused(credentials: list[Credential], keys: Keys) -> dict[Credential
         if isinstance(answer, Refusal):
             if isinstance(answer.error, Unauthenticated):
                 found[credential] = answer.error.again()
-        elif SIGN not in answer.scopes:
+        elif not answer.scopes >= SCOPES:
             found[credential] = scope_missing()
     return found
 
@@ -141,19 +141,10 @@ async def _denied(session_ids: list[str], sessions: Sessions) -> set[str]:
     if not session_ids:
         return set()
     try:
-        answers = await sessions.denied(session_ids)
+        answers = await sessions.states(session_ids)
     except SigngateError:
         return set()
-    return {session_id for session_id, out in zip(session_ids, answers, strict=True) if out}
-
-
-def scope_missing() -> PermissionDenied:
-    """The refusal of a good credential that may not sign."""
-    return PermissionDenied(
-        f"This credential lacks the scope: {SIGN}.",
-        reason="SCOPE_MISSING",
-        metadata={"missing_scopes": SIGN},
-    )
+    return {session_id for session_id, state in zip(session_ids, answers, strict=True) if state.denied}
 
 
 def _given(identity: Identity) -> Credential:

@@ -25,9 +25,8 @@ from servicekit import log, tracing
 from servicekit.authn import Credential, SessionRevoked, Sessions
 from servicekit.clock import Clock
 from servicekit.errors import Cancelled, InvalidArgument, SigngateError, Unavailable
-from servicekit.principal import SIGN
+from services.signer.access import SCOPES, scope_missing
 from services.signer.domain import Signed, SignRequest
-from services.signer.door import scope_missing
 from services.signer.engines.base import Engine
 from services.signer.errors import EngineFailure, EngineUnavailable
 from services.signer.jobs import (
@@ -125,7 +124,7 @@ class Line:
                 job.error = None if denial is None else denial.again()
             else:
                 _recognise(job, callers[job.credential])
-            if job.error is None and job.caller is not None and SIGN not in job.caller.scopes:
+            if job.error is None and job.caller is not None and not job.caller.scopes >= SCOPES:
                 job.error = scope_missing()
 
     async def _validate(self, credentials: Iterable[Credential]) -> dict[Credential, Caller | Refusal]:
@@ -139,11 +138,12 @@ class Line:
     async def _denied(self, session_ids: Iterable[str]) -> dict[str, SigngateError | None]:
         asked = list(session_ids)
         try:
-            denied = await self._sessions.denied(asked)
+            states = await self._sessions.states(asked)
         except SigngateError as error:
             # Fails closed: a signed-out session must not sign because Redis is away.
             return dict.fromkeys(asked, _peer_error(error))
-        return {sid: SessionRevoked() if out else None for sid, out in zip(asked, denied, strict=True)}
+        found = zip(asked, states, strict=True)
+        return {sid: SessionRevoked() if state.denied else None for sid, state in found}
 
     # -- what it costs -----------------------------------------------------------------------------
 

@@ -16,6 +16,7 @@ from servicekit.rpc import create_channel, create_server
 from servicekit.rpc.client import PeerChannel
 from servicekit.runner import Check, Runtime
 from servicekit.tokens import JwtVerifier
+from services.signer.access import DEFERRED
 from services.signer.assembly import make_engines, start_engines, stop_engines, watch_engines
 from services.signer.config import SignerSettings
 from services.signer.door import Door
@@ -31,7 +32,7 @@ from services.signer.peers import KeysClient, QuotaClient, RefundQueue
 from services.signer.publisher import publisher
 from services.signer.registry import Engines
 from services.signer.service import SignerService
-from services.signer.servicer import DEFERRED, SignerServicer
+from services.signer.servicer import SignerServicer
 from services.signer.streams import Streams
 from signgate.signer.v1.signer_pb2_grpc import add_SignerServiceServicer_to_server
 

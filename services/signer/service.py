@@ -18,6 +18,7 @@ from servicekit.errors import InvalidArgument, PermissionDenied, SigngateError, 
 from servicekit.principal import Principal
 from servicekit.telemetry import CREDENTIALS
 from servicekit.tokens import NOBODY
+from services.signer.access import require_user
 from services.signer.domain import EngineStatus, PublishedKey, Verdict
 from services.signer.door import Door
 from services.signer.jobs import FREE, Caller, Identity, Job, Part, Wish
@@ -202,6 +203,7 @@ def _identity(principal: Principal) -> Identity:
         raise PermissionDenied(
             "A service token without a user has no quota to sign with.", reason="NO_ACCOUNT"
         )
+    require_user(principal)
     session = "" if principal.session_id is None else str(principal.session_id)
     return Identity(None, Caller(str(principal.user_id), "", FREE, principal.scopes), session)
 

@@ -20,10 +20,6 @@ from signgate.signer.v1 import signer_pb2_grpc
 
 Context = ServicerContext[Any, Any]
 
-SERVICE = "signgate.signer.v1.SignerService"
-DEFERRED = frozenset({f"{SERVICE}/Sign", f"{SERVICE}/SignBatch", f"{SERVICE}/SignStream"})
-"""Methods whose credential is validated, and whose policy is enforced, by the line."""
-
 
 class SignerServicer(signer_pb2_grpc.SignerServiceServicer):
     """See protos/signgate/signer/v1/signer.proto, which is the manual."""

@@ -16,9 +16,9 @@ from typing import Final, Protocol
 from servicekit.authn import Sessions
 from servicekit.clock import Clock
 from servicekit.errors import SigngateError, Unauthenticated
-from servicekit.principal import SIGN
 from servicekit.slots import Slots
-from services.signer.door import Door, scope_missing, standing
+from services.signer.access import SCOPES, scope_missing
+from services.signer.door import Door, standing
 from services.signer.errors import FirstMessageTimeout, StreamIdle, StreamStalled
 from services.signer.jobs import Caller, Identity
 from services.signer.metrics import STREAMS_ENDED, STREAMS_OPEN
@@ -104,7 +104,7 @@ class Streams:
     async def admit(self, identity: Identity) -> Caller:
         """Prove the credential and its scope. Raises as `Door.admit` does, and `PermissionDenied`."""
         caller = await self._door.admit(identity)
-        if SIGN not in caller.scopes:
+        if not caller.scopes >= SCOPES:
             raise scope_missing()
         return caller
 

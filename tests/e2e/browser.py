@@ -25,9 +25,9 @@ def new_address() -> str:
     return f"console-{secrets.token_hex(5)}@example.com"
 
 
-def mailed_code(running: Running, address: str) -> str:
-    """The code of the newest mail to an address."""
-    return _find(r"^\s*(\d{6})\s*$", running, address)
+def mailed_code(running: Running, address: str, *, after: int = 0) -> str:
+    """The code of the newest mail to an address, once there are more than `after`."""
+    return _find(r"^\s*(\d{6})\s*$", running, address, after=after)
 
 
 def mailed_link(running: Running, address: str) -> str:
@@ -35,8 +35,8 @@ def mailed_link(running: Running, address: str) -> str:
     return _find(r"(https?://\S+/verify\?\S+)", running, address)
 
 
-def _find(pattern: str, running: Running, address: str) -> str:
-    body = running.wait_for_mail(address).get_body(("plain",))
+def _find(pattern: str, running: Running, address: str, *, after: int = 0) -> str:
+    body = running.wait_for_mail(address, after=after).get_body(("plain",))
     found = re.search(pattern, body.get_content() if body else "", re.MULTILINE)
     assert found, "the mail does not say it"
     return found.group(1)

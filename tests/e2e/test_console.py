@@ -6,12 +6,16 @@ Every test also proves that the page asked nobody but the edge, and complained o
 
 from __future__ import annotations
 
+import asyncio
 import csv
 import os
 import re
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import asyncpg
 import httpx
 import pyotp
 import pytest
@@ -270,6 +274,66 @@ def test_a_second_factor_from_setting_up_to_removing(visitor: Visitor, running: 
     expect(page.get_by_role("button", name="Set up")).to_be_visible()
     visitor.sign_out()
     visitor.sign_in(address, "a wholly different phrase")
+
+
+def sql(running: Running, statement: str, *values: object) -> None:
+    async def run() -> None:
+        connection = await asyncpg.connect(running.dsn())
+        await connection.execute(statement, *values)
+        await connection.close()
+
+    with ThreadPoolExecutor(1) as thread:  # this one has Playwright's loop
+        thread.submit(lambda: asyncio.run(run())).result()
+
+
+def test_an_old_session_confirms_its_user_and_goes_on(visitor: Visitor, running: Running) -> None:
+    """By the password, or by a mailed code; what was asked for is done then."""
+    page, address = visitor.page, confirmed_account(running)
+    visitor.sign_in(address)
+    sql(
+        running,
+        "UPDATE auth.sessions s SET amr = '[]' FROM auth.users u WHERE u.id = s.user_id AND u.email = $1",
+        address,
+    )
+    page.reload()  # which renews the tokens
+    visitor.go("Account")
+    page.get_by_role("button", name="Set up").click()
+    dialog = page.get_by_role("dialog", name="Confirm that it is you")
+    dialog.get_by_label("Password", exact=True).fill("not the password")
+    dialog.get_by_role("button", name="Go on").click()
+    expect(dialog.get_by_role("alert")).to_have_attribute("data-reason", "INVALID_CREDENTIALS")
+    dialog.get_by_role("button", name="Mail me a code").click()
+    expect(dialog.get_by_text("A mail with a code is on its way")).to_be_visible()
+    dialog.get_by_label("Code", exact=True).fill(mailed_code(running, address, after=1))
+    dialog.get_by_role("button", name="Go on").click()
+    expect(page.get_by_role("img", name="QR code of the secret")).to_be_visible()
+    page.get_by_role("button", name="Cancel").click()
+    expect(page.get_by_role("button", name="Set up")).to_be_visible()
+
+
+def test_a_lowered_session_proves_its_second_factor_and_goes_on(visitor: Visitor, running: Running) -> None:
+    page, address = visitor.page, confirmed_account(running)
+    visitor.sign_in(address)
+    visitor.go("Account")
+    page.get_by_role("button", name="Set up").click()
+    page.get_by_text("Enter it by hand").click()
+    app = pyotp.TOTP(page.get_by_test_id("totp-secret").inner_text())
+    page.get_by_label("Code", exact=True).fill(app.now())
+    page.get_by_role("button", name="Turn it on").click()
+    page.get_by_role("button", name="I have stored them").click()
+    sql(
+        running,
+        "UPDATE auth.sessions s SET aal = 'aal1' FROM auth.users u WHERE u.id = s.user_id AND u.email = $1",
+        address,
+    )
+    page.reload()
+    visitor.heading("Account").wait_for()
+    page.get_by_label("New password", exact=True).fill("a wholly different phrase")
+    page.get_by_role("button", name="Set the password").click()
+    dialog = page.get_by_role("dialog", name="Your second factor, please")
+    dialog.get_by_label("Code", exact=True).fill(app.at(int(time.time()) + 30))
+    dialog.get_by_role("button", name="Go on").click()
+    expect(page.get_by_text("The new password counts")).to_be_visible()
 
 
 def test_a_key_is_replaced_and_both_work_for_a_while(visitor: Visitor, running: Running) -> None:

@@ -1,8 +1,9 @@
 /** The ways in: sign in, sign up, confirm by code, sign in by a mailed code. */
 import type { JSX } from "preact";
 import { useState } from "preact/hooks";
+import { proved } from "../confirm.ts";
 import { OtpType } from "../gen/signgate/auth/v1/auth_pb.ts";
-import { FactorStatus, type Session } from "../gen/signgate/auth/v1/user_pb.ts";
+import type { Session, User } from "../gen/signgate/auth/v1/user_pb.ts";
 import { useAction } from "../hooks.ts";
 import { Button, ErrorNote, Field, Note, onSubmit } from "../parts/basics.tsx";
 import { accounts, HERE, session } from "../session.ts";
@@ -18,7 +19,7 @@ interface FormProps {
 export function Entry({ route }: { route: string }) {
   const [email, setEmail] = useState("");
   const [halfway, setHalfway] = useState<Session>();
-  const enter = (given: Session) => (verifiedFactor(given) ? setHalfway(given) : session.begin(given));
+  const enter = (given: Session) => (proved(given.user) ? setHalfway(given) : session.begin(given));
   const forms: Readonly<Record<string, (props: FormProps) => JSX.Element>> = {
     "/sign-up": SignUp,
     "/confirm": Confirm,
@@ -38,7 +39,14 @@ export function Entry({ route }: { route: string }) {
       </div>
       <section class="card form-card">
         {halfway
-          ? <SecondFactor halfway={halfway} onLeave={() => setHalfway(undefined)} />
+          ? (
+            <SecondFactor
+              user={halfway.user}
+              token={() => Promise.resolve(halfway.accessToken)}
+              onProved={(raised) => session.begin(raised)}
+              onLeave={() => setHalfway(undefined)}
+            />
+          )
           : <Form email={email} setEmail={setEmail} enter={enter} />}
       </section>
     </div>
@@ -153,17 +161,22 @@ async function redeem(type: OtpType, email: string, token: string, enter: FormPr
   if (answer.session) enter(answer.session);
 }
 
-function verifiedFactor(given: Session) {
-  return given.user?.factors.find((factor) => factor.status === FactorStatus.VERIFIED);
+interface SecondFactorProps {
+  user: User | undefined;
+  /** The access token of the session that is to be raised. */
+  token: () => Promise<string>;
+  onProved: (raised: Session) => void;
+  action?: string;
+  onLeave: () => void;
 }
 
 /** The session is there, but of one factor; what it may not do without the second, it asks for here. */
-function SecondFactor({ halfway, onLeave }: { halfway: Session; onLeave: () => void }) {
+export function SecondFactor({ user, token, onProved, action = "Sign in", onLeave }: SecondFactorProps) {
   const [code, setCode] = useState("");
   const [recovering, setRecovering] = useState(false);
   const prove = useAction(async () => {
-    const factorId = verifiedFactor(halfway)?.id ?? "";
-    const called = { headers: { authorization: `Bearer ${halfway.accessToken}` } };
+    const factorId = proved(user)?.id ?? "";
+    const called = { headers: { authorization: `Bearer ${await token()}` } };
     const typed = code.trim();
     const raised = recovering
       ? await accounts.useRecoveryCode({ code: typed }, called)
@@ -171,7 +184,7 @@ function SecondFactor({ halfway, onLeave }: { halfway: Session; onLeave: () => v
           { factorId, challengeId: (await accounts.challengeFactor({ factorId }, called)).challengeId, code: typed },
           called,
         );
-    if (raised.session) session.begin(raised.session);
+    if (raised.session) onProved(raised.session);
   });
   return (
     <form onSubmit={onSubmit(() => void prove.run())}>
@@ -179,7 +192,7 @@ function SecondFactor({ halfway, onLeave }: { halfway: Session; onLeave: () => v
       <p>{recovering ? "Enter one of the recovery codes that you stored; it works once." : "Enter the code that your app shows."}</p>
       <CodeField key={String(recovering)} value={code} onInput={setCode} label={recovering ? "Recovery code" : "Code"} />
       <ErrorNote trouble={prove.trouble} />
-      <Button kind="primary" submit busy={prove.busy}>Sign in</Button>
+      <Button kind="primary" submit busy={prove.busy}>{action}</Button>
       <p class="ways">
         <Button
           kind="quiet"
@@ -191,7 +204,7 @@ function SecondFactor({ halfway, onLeave }: { halfway: Session; onLeave: () => v
         >
           {recovering ? "Use the app's code" : "Use a recovery code"}
         </Button>
-        <Button kind="quiet" onClick={onLeave}>Start again</Button>
+        <Button kind="quiet" onClick={onLeave}>{action === "Sign in" ? "Start again" : "Cancel"}</Button>
       </p>
     </form>
   );

@@ -146,6 +146,13 @@ class Accounts:
         await self._service.profile.reauthenticate(context.principal(), client(request))
         return JSONResponse({})
 
+    async def confirm(self, request: Request) -> Response:
+        given = await body(request)
+        issued = await self._service.confirm.confirm(
+            context.principal(), given.text("nonce"), given.text("password"), client(request)
+        )
+        return JSONResponse(present.session(issued))
+
     async def sessions(self, request: Request) -> Response:
         principal = context.principal()
         found = await self._service.sessions.of_caller(principal)

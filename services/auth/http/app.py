@@ -11,6 +11,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Mount, Route, Router
 
+from servicekit.clock import Clock
 from servicekit.edge import Edge
 from servicekit.rpc.server import Authenticator
 from services.auth.http.accounts import Accounts
@@ -26,24 +27,28 @@ JWKS_MAX_AGE: Final = 600
 """Seconds for which the key set may be kept; a rotated-in key is published for so long before it signs."""
 
 
-def create_app(service: AuthService, authenticator: Authenticator, edge: Edge) -> Starlette:
+def create_app(
+    service: AuthService, authenticator: Authenticator, edge: Edge, clock: Clock | None = None
+) -> Starlette:
     """The application. It has no state.
 
     A path with an extra slash is not found, as in Supabase Auth: Starlette's redirect would use the request's
     Host header.
     """
-    served = Router(routes(service, authenticator, edge), redirect_slashes=False)
+    served = Router(routes(service, authenticator, edge, clock), redirect_slashes=False)
     app = Starlette(routes=[Mount("/auth/v1", app=served)], exception_handlers={HTTPException: _not_served})
     app.router.redirect_slashes = False
     return app
 
 
-def routes(service: AuthService, authenticator: Authenticator, edge: Edge) -> list[Route]:
+def routes(
+    service: AuthService, authenticator: Authenticator, edge: Edge, clock: Clock | None = None
+) -> list[Route]:
     """Every path below `/auth/v1`, with the RPC whose policy it has; without one it is public."""
     accounts, factors, admin = Accounts(service), Factors(service), Admin(service)
     page, site = Page(service, accounts), _Site(service)
     https = service.rules.link_base.startswith("https://")
-    route = Routes(authenticator, edge, secure=https).route
+    route = Routes(authenticator, edge, clock, secure=https).route
     return [
         route("GET", "/health", site.health),
         route("GET", "/settings", site.settings),
@@ -61,6 +66,7 @@ def routes(service: AuthService, authenticator: Authenticator, edge: Edge) -> li
         route("DELETE", "/user", accounts.delete, f"{ACCOUNTS}/DeleteUser"),
         route("POST", "/logout", accounts.logout, f"{ACCOUNTS}/SignOut"),
         route("GET", "/reauthenticate", accounts.reauthenticate, f"{ACCOUNTS}/Reauthenticate"),
+        route("POST", "/reauthenticate", accounts.confirm, f"{ACCOUNTS}/ConfirmIdentity"),
         route("GET", "/sessions", accounts.sessions, f"{ACCOUNTS}/ListSessions"),
         route("DELETE", "/sessions/{session_id}", accounts.revoke_session, f"{ACCOUNTS}/RevokeSession"),
         route("POST", "/factors", factors.enroll, f"{ACCOUNTS}/EnrollFactor"),

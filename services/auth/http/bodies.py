@@ -31,7 +31,7 @@ class Body:
     """
 
     def __init__(self, members: Mapping[str, Any]) -> None:
-        self._members = members
+        self.members = self._members = members
 
     def text(self, name: str) -> str:
         """A string, "" when absent."""
@@ -76,8 +76,15 @@ async def raw(request: Request) -> bytes:
 async def body(request: Request) -> Body:
     """The body as a JSON object, its strings within the route's limits; nothing counts as an empty one.
 
-    Raises `BodyTooLarge`, `BadJson`, `InvalidArgument`.
+    Read once: a second call returns the same. Raises `BodyTooLarge`, `BadJson`, `InvalidArgument`.
     """
+    known: Body | None = getattr(request.state, "body", None)
+    if known is None:
+        known = request.state.body = await _read(request)
+    return known
+
+
+async def _read(request: Request) -> Body:
     received = await raw(request)
     if not received.strip():
         return Body({})

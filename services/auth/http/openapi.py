@@ -96,6 +96,10 @@ OPERATIONS: Final = (
     ),
     Operation("POST", "/logout", "End sessions", "user", {}, "None", 204, ("scope",)),
     Operation("GET", "/reauthenticate", "Mail a nonce that proves the caller", "user", {}, "Empty"),
+    Operation(
+        "POST", "/reauthenticate", "Prove the caller by nonce or password: the session is fresh", "user",
+        {"nonce": "text", "password": "text"}, "Session",
+    ),
     Operation("GET", "/sessions", "The caller's sessions", "user", {}, "Sessions"),
     Operation("DELETE", "/sessions/{session_id}", "End one session", "user", {}, "None", 204),
     Operation(

@@ -16,14 +16,16 @@ from starlette.routing import Route
 
 from servicekit import log
 from servicekit.authn import Metadata
+from servicekit.clock import Clock, SystemClock
 from servicekit.edge import Edge
 from servicekit.errors import Internal, SigngateError
 from servicekit.http import entered, observed
-from servicekit.rpc.policy import enforce, policies
+from servicekit.rpc.policy import guards
 from servicekit.rpc.server import Authenticator
 from services.auth.client import client_of
 from services.auth.domain import Client
 from services.auth.http import devices
+from services.auth.http.bodies import body
 from services.auth.http.limits import LIMITS
 from services.auth.http.refusals import VERSION, VERSION_HEADER, refusal
 from signgate.auth.v1 import admin_pb2, auth_pb2
@@ -44,20 +46,26 @@ class Routes:
     `secure`: browsers reach the deployment by https, and send cookies by nothing else.
     """
 
-    def __init__(self, authenticator: Authenticator, edge: Edge, *, secure: bool = True) -> None:
+    def __init__(
+        self, authenticator: Authenticator, edge: Edge, clock: Clock | None = None, *, secure: bool = True
+    ) -> None:
         self._secure = secure
         self._authenticator = authenticator
         self._edge = edge
-        self._policies = {
-            f"{service}/{name}": policy
+        self._clock = clock or SystemClock()
+        self._guards = {
+            f"{service}/{name}": guard
             for service in (ACCOUNTS, ADMIN)
-            for name, policy in policies(service).items()
+            for name, guard in guards(service).items()
         }
 
     def route(self, method: str, path: str, handler: Handler, policy: str | None = None) -> Route:
-        """One route. Raises `KeyError` for a path without limits, and for a policy of no RPC."""
+        """One route, named for its policy.
+
+        Raises `KeyError` for a path without limits, and for a policy of no RPC.
+        """
         limits = LIMITS[method, path]
-        wanted = None if policy is None else self._policies[policy]
+        guard = None if policy is None else self._guards[policy]
         name = f"http{path}/{method}"
 
         async def guarded(request: Request) -> Response:
@@ -65,9 +73,11 @@ class Routes:
             try:
                 limits.check(request)
                 request.state.limits = limits
-                if wanted is not None:
+                if guard is not None:
                     here.principal = await self._authenticator.authenticate(metadata(request))
-                    enforce(wanted, here.principal)
+                    # The body's members have the names of the contract's fields.
+                    given = (await body(request)).members if guard.reads_request else None
+                    guard.enforce(here.principal, given, self._clock.time())
                 response = await handler(request)
                 devices.give(request, response, secure=self._secure)
             except ClientDisconnect:
@@ -84,7 +94,7 @@ class Routes:
                 response.headers[VERSION_HEADER] = VERSION
             return response
 
-        return Route(path, observed(name, guarded), methods=[method])
+        return Route(path, observed(name, guarded), methods=[method], name=policy)
 
 
 def metadata(request: Request) -> Metadata:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from services.auth.service.admin import Admin
+from services.auth.service.confirm import Confirm
 from services.auth.service.kit import Kit, Rules
 from services.auth.service.mfa import Mfa
 from services.auth.service.otp import Otp
@@ -27,5 +28,6 @@ class AuthService:
         self.verify = Verify(kit)
         self.otp = Otp(kit)
         self.profile = Profile(kit)
+        self.confirm = Confirm(kit)
         self.mfa = Mfa(kit)
         self.admin = Admin(kit)

@@ -14,6 +14,7 @@ from services.auth.domain import Client, Json, Purpose, User, duration, merged, 
 from services.auth.errors import EmailExists, FactorNotFound, UserNotFound, ValidationFailed
 from services.auth.mail.letters import Letter
 from services.auth.passwords import check_new_password
+from services.auth.service.assurance import lower_sessions
 from services.auth.service.issuing import Issuing
 from services.auth.service.kit import Kit, metadata, storable
 from services.auth.service.pending import administered, adopted, drop_email_change
@@ -159,11 +160,12 @@ class Admin:
             if await unit.factors.get(factor_id, user_id) is None:
                 raise FactorNotFound
             await unit.factors.remove(factor_id, user_id)
+            await lower_sessions(kit, unit, user_id, factor_id)
             if not (await unit.accounts.get(user_id)).has_factor:
                 await unit.factors.drop_recovery_codes(user_id)
             ended = await end_sessions(kit, unit, user_id)
             await self._note(unit, principal, "factor_removed", user_id, client, factor_id=str(factor_id))
-        await kit.deny(ended)
+            await kit.deny(ended)  # before it is committed: a second try would find no factor
         kit.post([Letter("factor_changed", user.email)])
 
     async def invite(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlencode
@@ -24,6 +24,7 @@ from services.auth.domain import (
 from services.auth.errors import EmailRateLimit, RequestRateLimit, UserBanned
 from services.auth.mail.letters import Letter
 from services.auth.programs import program
+from services.auth.service.assurance import raise_session
 from services.auth.service.familiar import Familiar
 from services.auth.service.kit import Kit
 
@@ -98,11 +99,10 @@ class Issuing:
         self, unit: Unit, user: User, session: Session, method: str, factor: UUID | None
     ) -> Issued:
         """Raise a session to aal2, proved by this method now, with new tokens that say so."""
-        amr = ((method, int(self._kit.clock.time())), *((m, at) for m, at in session.amr if m != method))
-        await unit.sessions.raise_to(session.id, "aal2", amr, factor)
+        raised = await raise_session(self._kit, unit, session, method, factor)
         signed_in_from = Client(ip=session.ip, user_agent=session.user_agent)
         await self._familiar.remember(unit, user, signed_in_from, proved=True)
-        return await self.tokens(unit, user, replace(session, aal="aal2", amr=amr))
+        return await self.tokens(unit, user, raised)
 
     async def _tell(self, unit: Unit, user: User, client: Client) -> None:
         """Mail that somebody signed in from elsewhere, unless that was mailed several times today."""

@@ -50,6 +50,10 @@ class Denials(Protocol):
         """Refuse the session's access tokens for `ttl` seconds. Raises `Unavailable`."""
         ...
 
+    async def lower(self, session_id: str, version: int, ttl: int, *, has_factor: bool) -> None:
+        """Have tokens of older assurance versions count as `aal1` for `ttl` seconds. Raises `Unavailable`."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class Rules:
@@ -62,13 +66,11 @@ class Rules:
     signup_tells_existing: bool
     auto_confirm: bool
     secure_email_change: bool
-    secure_password_change: bool
     password_min_length: int
     names: tuple[str, ...]
     reuse_window: timedelta
     session_inactivity: timedelta
     session_timebox: timedelta | None
-    fresh_sign_in: timedelta
     code_ttl: timedelta
     invite_ttl: timedelta
     flow_ttl: timedelta

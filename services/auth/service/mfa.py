@@ -15,7 +15,6 @@ from servicekit.principal import Principal
 from services.auth.domain import MAX_TRIES, Client, Factor, Issued, SecretFactor, Session, User
 from services.auth.errors import (
     FactorNotFound,
-    InsufficientAal,
     MfaChallengeExpired,
     MfaVerificationFailed,
     SessionExpired,
@@ -25,6 +24,7 @@ from services.auth.errors import (
 )
 from services.auth.mail.letters import Letter
 from services.auth.secrets import same
+from services.auth.service.assurance import lower_sessions, require_rows
 from services.auth.service.issuing import Issuing
 from services.auth.service.kit import Kit
 from services.auth.service.names import given_name
@@ -64,7 +64,7 @@ class Mfa:
     async def enroll(
         self, principal: Principal, kind: str, name: str, issuer: str, client: Client
     ) -> Enrolled:
-        """Start a factor. A protected account asks for aal2, or a thief would add a factor of their own."""
+        """Start a factor."""
         kit = self._kit
         if kind != "totp":
             raise ValidationFailed("factor_type", "only totp is offered")
@@ -73,8 +73,7 @@ class Mfa:
         secret, factor_id = kit.secrets.totp_secret(), kit.ids.uuid7()
         async with kit.store.unit() as unit:
             user = _there(await unit.accounts.by_id(principal.user_id, lock=True))
-            if user.has_factor and principal.aal != "aal2":
-                raise InsufficientAal
+            await require_rows(unit, principal, user)
             if len(user.factors) >= MAX_FACTORS:
                 raise TooManyFactors
             await unit.factors.add(factor_id, user.id, name, kit.secrets.seal(factor_id, secret))
@@ -170,9 +169,7 @@ class Mfa:
         return issued, left
 
     async def unenroll(self, principal: Principal, factor_id: UUID, client: Client) -> None:
-        """Remove a factor. A verified one asks for aal2; sessions that it raised fall back to aal1,
-        this one with its next refresh.
-        """
+        """Remove a factor. Sessions that it raised fall back to aal1 at once, this one too."""
         kit = self._kit
         letters: list[Letter] = []
         async with kit.store.unit() as unit:
@@ -181,11 +178,10 @@ class Mfa:
             if factor is None:
                 raise FactorNotFound
             if factor.status == "verified":
-                if principal.aal != "aal2":
-                    raise InsufficientAal
+                await require_rows(unit, principal, user)
                 letters.append(Letter("factor_changed", user.email))
             await unit.factors.remove(factor_id, user.id)
-            await unit.sessions.lower_by(factor_id)
+            await lower_sessions(kit, unit, user.id, factor_id)
             if not (await unit.accounts.get(user.id)).has_factor:
                 await unit.factors.drop_recovery_codes(user.id)
             await unit.audit.add("factor_removed", user.id, client, factor_id=str(factor_id))

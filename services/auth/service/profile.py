@@ -10,13 +10,13 @@ from uuid import UUID
 from servicekit.principal import Principal
 from services.auth.domain import Client, Pkce, User, merged, normal_email
 from services.auth.errors import (
-    InsufficientAal,
     InvalidCredentials,
     ReauthenticationNeeded,
     SamePassword,
     UserNotFound,
 )
 from services.auth.mail.letters import Letter
+from services.auth.service.assurance import require_rows
 from services.auth.service.familiar import Familiar
 from services.auth.service.issuing import Issuing
 from services.auth.service.kit import Kit, metadata
@@ -62,25 +62,28 @@ class Profile:
 
     async def update(self, principal: Principal, change: Change, client: Client) -> User:
         """Change what is given. A new address waits for its codes; a new password ends other sessions."""
-        user = await self.get(principal)
-        if (change.email is not None or change.password is not None) and user.has_factor:
-            self._require_aal2(principal)
+        kit, user = self._kit, await self.get(principal)
+        # A change costs up to three hashes, so it is counted before the first.
+        if change.password is not None or change.current_password:
+            await kit.limits.hit("sign_in", client, str(user.id))
         if change.password is not None:
-            await self._change_password(principal, user, change.password, change, client)
+            kit.rules.check_password(change.password, user.email)
+        if change.email is not None or change.password is not None:
+            await self._check_proofs(user, change, client)
+        if change.password is not None:
+            await self._change_password(principal, user, change.password, client)
         if change.data is not None:
             await self._change_data(user.id, change.data, client)
         if change.cancel_email:
             await self._cancel_email_change(user.id, client)
         elif change.email is not None:
-            await self._begin_email_change(user, change.email, change, client)
+            await self._begin_email_change(principal, user, change.email, change, client)
         return await self.get(principal)
 
     async def delete(self, principal: Principal, password: str, nonce: str, client: Client) -> None:
         """Delete the account. Raises `InvalidCredentials` unless password or nonce proves the owner."""
         kit = self._kit
         user = await self.get(principal)
-        if user.has_factor:
-            self._require_aal2(principal)
         await kit.limits.hit("sign_in", client, str(user.id))
         proved = (
             await self._verify.nonce(user.id, nonce)
@@ -90,13 +93,14 @@ class Profile:
         if not proved:
             raise InvalidCredentials("The password or the nonce is wrong.")
         async with kit.store.unit() as unit:
+            await self._require_rows(unit, principal)
             ended = await end_sessions(kit, unit, user.id)
             await unit.audit.add("deleted", user.id, client)
             await unit.accounts.remove(user.id)
         await kit.deny(ended)
 
     async def reauthenticate(self, principal: Principal, client: Client) -> None:
-        """Mail the nonce that `update` and `delete` take as proof."""
+        """Mail the nonce that `confirm`, `update` and `delete` take as proof."""
         user = await self.get(principal)
         await self._kit.limits.hit("nonce", client, str(user.id))
         async with self._kit.store.unit() as unit:
@@ -105,18 +109,13 @@ class Profile:
             await unit.accounts.change(user.id, reauthentication_sent_at=self._kit.clock.now())
         self._kit.post([mailable.letter])
 
-    async def _change_password(
-        self, principal: Principal, user: User, password: str, change: Change, client: Client
-    ) -> None:
+    async def _change_password(self, principal: Principal, user: User, password: str, client: Client) -> None:
         kit, stored, ip = self._kit, user.password_hash, client.ip
-        # A change costs up to three hashes, so it is counted before the first.
-        await kit.limits.hit("sign_in", client, str(user.id))
-        kit.rules.check_password(password, user.email)
-        await self._prove_owner(principal, user, change, client)
         if stored is not None and await kit.passwords.matches(stored, password, ip):
             raise SamePassword
         hashed = await kit.passwords.hash(password, ip)
         async with kit.store.unit() as unit:
+            await self._require_rows(unit, principal)
             await unit.accounts.change(user.id, password_hash=hashed, password_changed_at=kit.clock.now())
             # Others who got in by the old password or a mail are out, with all that they have asked for.
             ended = await end_sessions(kit, unit, user.id, but=principal.session_id)
@@ -125,29 +124,24 @@ class Profile:
         await kit.deny(ended)
         kit.post([Letter("password_changed", user.email)])
 
-    async def _prove_owner(self, principal: Principal, user: User, change: Change, client: Client) -> None:
-        """A session may be stolen; a new password asks for more than having one, if so configured."""
+    async def _check_proofs(self, user: User, change: Change, client: Client) -> None:
+        """The policy lets an old session pass that gives a proof, so whatever is given must be right."""
         kit = self._kit
         if change.nonce:
             await kit.limits.hit("verify", client, str(user.id))
             if not await self._verify.nonce(user.id, change.nonce):
                 raise ReauthenticationNeeded("The nonce is wrong, was used, or has expired.")
-            return
         if change.current_password:
             current = change.current_password
             if not await kit.passwords.matches(user.password_hash, current, client.ip):
                 raise InvalidCredentials("The current password is wrong.")
-            return
-        if kit.rules.secure_password_change and not await self._fresh(principal):
-            raise ReauthenticationNeeded
 
-    async def _fresh(self, principal: Principal) -> bool:
-        if principal.session_id is None:
-            return False
-        async with self._kit.store.unit() as unit:
-            session = await unit.sessions.get(principal.session_id)
-        age = self._kit.clock.time() - (session.proved_at() if session else 0)
-        return age <= self._kit.rules.fresh_sign_in.total_seconds()
+    @staticmethod
+    async def _require_rows(unit: Unit, principal: Principal) -> None:
+        user = await unit.accounts.by_id(principal.user_id, lock=True)
+        if user is None:
+            raise UserNotFound
+        await require_rows(unit, principal, user)
 
     async def _change_data(self, user_id: UUID, data: Mapping[str, Any], client: Client) -> None:
         async with self._kit.store.unit() as unit:
@@ -157,7 +151,9 @@ class Profile:
             await unit.accounts.change(user_id, user_metadata=metadata(merged(user.user_metadata, data)))
             await unit.audit.add("profile_changed", user_id, client)
 
-    async def _begin_email_change(self, user: User, email: str, change: Change, client: Client) -> None:
+    async def _begin_email_change(
+        self, principal: Principal, user: User, email: str, change: Change, client: Client
+    ) -> None:
         """Ask both addresses, or only the new one. One that has an account is told so, and only there.
 
         Another address than the one that waits starts both halves again. The same keeps what is confirmed.
@@ -170,6 +166,7 @@ class Profile:
         await kit.limits.hit("mail", client, address)
         await kit.limits.hit("nonce", client, str(user.id))  # strangers' mails to the current one are others
         async with kit.store.unit() as unit:
+            await self._require_rows(unit, principal)
             asked = await self._asked(unit, user.id, address)
             redirect_to = change.redirect_to
             flow = await self._issuing.flow(unit, asked, change.pkce, "otp", redirect_to)
@@ -210,8 +207,3 @@ class Profile:
             if user.new_email:
                 await drop_email_change(unit, user)
                 await unit.audit.add("email_change_cancelled", user_id, client)
-
-    @staticmethod
-    def _require_aal2(principal: Principal) -> None:
-        if principal.aal != "aal2":
-            raise InsufficientAal

@@ -126,6 +126,14 @@ class AuthServicer(auth_pb2_grpc.AuthServiceServicer):
         await self._service.profile.reauthenticate(context.principal(), caller(context_))
         return pb.ReauthenticateResponse()
 
+    async def ConfirmIdentity(
+        self, request: pb.ConfirmIdentityRequest, context_: Context
+    ) -> pb.ConfirmIdentityResponse:
+        issued = await self._service.confirm.confirm(
+            context.principal(), request.nonce, request.password, caller(context_)
+        )
+        return pb.ConfirmIdentityResponse(session=convert.session(issued))
+
     async def ListSessions(
         self, request: pb.ListSessionsRequest, context_: Context
     ) -> pb.ListSessionsResponse:

@@ -88,6 +88,7 @@ def session(row: Row) -> Session:
         user_id=row["user_id"],
         created_at=row["created_at"],
         aal=row["aal"],
+        assurance_version=row["assurance_version"],
         amr=tuple((entry["method"], entry["timestamp"]) for entry in json.loads(row["amr"])),
         refreshed_at=row["refreshed_at"],
         not_after=row["not_after"],

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 
 LISTED: Final = 100
 _columns: Final = (
-    "id, user_id, created_at, aal, amr, refreshed_at, not_after, revoked_at, user_agent, host(ip) AS ip"
+    "id, user_id, created_at, aal, assurance_version, amr, refreshed_at, not_after, revoked_at, user_agent,"
+    " host(ip) AS ip"
 )
 
 
@@ -87,24 +88,39 @@ class Sessions:
 
     async def raise_to(
         self, session_id: UUID, aal: Aal, amr: Sequence[tuple[str, int]], factor: UUID | None
-    ) -> None:
-        """Raise a session's assurance, proved by a factor or (`None`) a recovery code."""
-        await self._connection.execute(
-            "UPDATE auth.sessions SET aal = $2, amr = $3, factor_id = $4, updated_at = now() WHERE id = $1",
+    ) -> int:
+        """Raise a session's assurance by a factor or (`None`) a recovery code. Returns its new version."""
+        version: int = await self._connection.fetchval(
+            "UPDATE auth.sessions SET aal = $2, amr = $3, factor_id = $4,"
+            " assurance_version = assurance_version + 1, updated_at = now()"
+            " WHERE id = $1 RETURNING assurance_version",
             session_id,
             aal,
             _amr(amr),
             factor,
         )
+        return version
 
-    async def lower_by(self, factor_id: UUID) -> list[UUID]:
-        """Take back what a removed factor had raised. Returns the sessions."""
+    async def lower(self, user_id: UUID, factor_id: UUID | None) -> list[tuple[UUID, int]]:
+        """Lower a user's sessions that a factor had raised, or (`None`) all that were raised.
+
+        Returns the sessions with their new versions.
+        """
         found = await self._connection.fetch(
-            "UPDATE auth.sessions SET aal = 'aal1', factor_id = NULL, updated_at = now()"
-            " WHERE factor_id = $1 AND revoked_at IS NULL RETURNING id",
+            "UPDATE auth.sessions SET aal = 'aal1', factor_id = NULL,"
+            " assurance_version = assurance_version + 1, updated_at = now()"
+            " WHERE user_id = $1 AND aal = 'aal2' AND ($2::uuid IS NULL OR factor_id = $2)"
+            " AND revoked_at IS NULL RETURNING id, assurance_version",
+            user_id,
             factor_id,
         )
-        return [row["id"] for row in found]
+        return [(row["id"], row["assurance_version"]) for row in found]
+
+    async def prove(self, session_id: UUID, amr: Sequence[tuple[str, int]]) -> None:
+        """Note a proof of identity that changes nothing else."""
+        await self._connection.execute(
+            "UPDATE auth.sessions SET amr = $2, updated_at = now() WHERE id = $1", session_id, _amr(amr)
+        )
 
     async def refreshed(self, session_id: UUID, now: datetime) -> None:
         """Note that it was refreshed."""

@@ -252,12 +252,8 @@ async def test_a_taken_address_is_told_to_its_owner_only(world: World) -> None:
 
 
 async def test_an_old_sign_in_needs_proof_to_change_the_password(world: World) -> None:
-    session = await world.user()
+    session = await world.aged(await world.user(), 2 * 86_400)
     email = session.user.email
-    await world.sql.execute(
-        "UPDATE auth.sessions SET created_at = created_at - interval '2 days', amr = '[]' WHERE user_id = $1",
-        UUID(session.user.id),
-    )
 
     async def change(password: str, **proof: str) -> None:
         request = auth_pb2.UpdateUserRequest(password=password, **proof)  # type: ignore[arg-type]  # two strings

@@ -163,6 +163,17 @@ class World:
         request = auth_pb2.RefreshSessionRequest(refresh_token=token)
         return (await self.rpc.RefreshSession(request)).session
 
+    async def aged(self, session: user_pb2.Session, seconds: int) -> user_pb2.Session:
+        """The session with its proofs of identity so much older, and tokens that say so."""
+        await self.sql.execute(
+            "UPDATE auth.sessions SET amr = (SELECT jsonb_agg(jsonb_set(proof, '{timestamp}',"
+            " to_jsonb((proof ->> 'timestamp')::bigint - $2))) FROM jsonb_array_elements(amr) proof)"
+            " WHERE id = $1::uuid",
+            claims(session)["session_id"],
+            seconds,
+        )
+        return await self.refresh(session.refresh_token)
+
 
 def struct(**members: Any) -> Struct:
     found = Struct()

@@ -10,6 +10,7 @@ import pytest
 from prometheus_client import REGISTRY
 from redis.exceptions import ResponseError
 
+from servicekit.authn import SessionState
 from servicekit.keepalive import OPTIONS
 from servicekit.redis import DeniedSessions, Redis, RedisUnavailable, Script, open_redis, ping, translated
 from servicekit.testing.network import RedisProcess, redis_server
@@ -42,14 +43,25 @@ async def test_a_scripts_own_error_is_not_taken_for_trouble(client: Redis) -> No
         await Script("return redis.error_reply('mine')")(client, [])
 
 
-async def test_denied_sessions_in_one_list(client: Redis) -> None:
+async def test_states_of_sessions_in_one_round_trip(client: Redis) -> None:
     sessions = DeniedSessions(client)
     one, two, three = (str(uuid4()) for _ in range(3))
     await sessions.deny(two, 60)
-    assert list(await sessions.denied([one, two, three])) == [False, True, False]
-    assert list(await sessions.denied([two])) == [True]
-    assert list(await sessions.denied([])) == []
-    assert 55 < await client.ttl(f"session:denied:{two}") <= 60
+    await sessions.lower(two, 1, 60, has_factor=False)
+    await sessions.lower(three, 7, 60)
+    await sessions.lower(three, 8, 60)
+    before = await client.info("commandstats")
+    found = await sessions.states([one, two, three])
+    assert list(found) == [SessionState(), SessionState(True, 1, False), SessionState(lowered=8)]
+    after = await client.info("commandstats")
+    asked = {name: after[name]["calls"] - before.get(name, {"calls": 0})["calls"] for name in after}
+    assert {name: calls for name, calls in asked.items() if calls and name != "cmdstat_info"} == {
+        "cmdstat_mget": 1
+    }
+    assert list(await sessions.states([two])) == [SessionState(True, 1, False)]
+    assert list(await sessions.states([])) == []
+    for key in (f"session:denied:{two}", f"session:lowered:{three}"):
+        assert 55 < await client.ttl(key) <= 60
 
 
 async def test_idle_connections_are_probed(client: Redis) -> None:
@@ -86,18 +98,18 @@ async def test_a_redis_that_goes_away_fails_fast_and_comes_back_without_a_restar
     with redis_server() as server:
         async with open_redis(server.url, timeout=2.0) as client:
             sessions = DeniedSessions(client)
-            assert list(await sessions.denied(["s"])) == [False]
+            assert list(await sessions.states(["s"])) == [SessionState()]
             server.stop()
             async with asyncio.timeout(20):
                 with pytest.raises(RedisUnavailable):
-                    await sessions.denied(["s", "t"])
+                    await sessions.states(["s", "t"])
                 with pytest.raises(RedisUnavailable) as caught:
-                    await sessions.denied(["s"])
+                    await sessions.states(["s"])
             assert caught.value.retry_after is not None
             assert "127.0.0.1" not in str(caught.value)
             server.start()
             await ping(client)
-            assert list(await sessions.denied(["s"])) == [False]
+            assert list(await sessions.states(["s"])) == [SessionState()]
 
 
 async def test_a_redis_that_hangs_is_given_up_after_the_timeout(server: RedisProcess) -> None:
@@ -146,3 +158,15 @@ async def test_trouble_is_counted(server: RedisProcess) -> None:
         async with open_redis("redis://127.0.0.1:1/0"):
             pytest.fail("it can't have opened")
     assert REGISTRY.get_sample_value("signgate_redis_failures_total") == before + 1
+
+
+async def test_states_of_sessions_on_the_nodes_of_a_cluster() -> None:
+    ids = [str(uuid4()) for _ in range(8)]
+    with redis_cluster() as cluster:
+        async with open_redis(cluster.url) as client:
+            sessions = DeniedSessions(client)
+            await sessions.deny(ids[1], 60)
+            for version, one in enumerate(ids):
+                await sessions.lower(one, version, 60)
+            found = await sessions.states(ids)
+    assert list(found) == [SessionState(at == 1, at) for at in range(8)]

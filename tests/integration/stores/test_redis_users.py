@@ -21,7 +21,7 @@ EVERYONE = [one.name for one in acl.USERS]
 WRITERS_OF_SESSIONS = {"auth"}
 SESSION = "session:denied:8f1c"
 KEYS = (
-    *(SESSION, "session:denied:other", "session:x"),
+    *(SESSION, "session:denied:other", "session:lowered:8f1c", "session:x"),
     *("q:{u}:u", "q:{u}:o", "q:epoch", "q:watermark"),
     *("usage:{0}", "usage:{0}:published", "usage:dead"),
     *("auth:rate:{LIMITER/rate_sign_in_ip/192.0.2.1/300/5/minute}", "x", ""),
@@ -174,7 +174,8 @@ def test_no_service_but_auth_brings_a_signed_out_session_back(
 def test_auth_signs_out_and_takes_nothing_back(operator: Any, server: RedisProcess) -> None:
     with redis.Redis.from_url(login(server.url, "auth"), driver_info=None) as auth:
         auth.set("session:denied:one", b"1", ex=60)
-        assert auth.exists("session:denied:one")
+        auth.set("session:lowered:one", b"1", ex=60)
+        assert auth.mget("session:denied:one", "session:lowered:one") == [b"1", b"1"]
         for command in (
             ("DEL",),
             ("UNLINK",),

@@ -103,6 +103,7 @@ def test_the_document_names_only_schemas_that_it_has() -> None:
         (errors.SessionExpired(), 400, "session_expired"),
         (errors.ValidationFailed("x", "y"), 400, "validation_failed"),
         (errors.InsufficientAal(), 401, "insufficient_aal"),
+        (errors.ReauthenticationNeeded(), 400, "reauthentication_needed"),
         (errors.OtpExpired(), 403, "otp_expired"),
         (errors.UserBanned(), 403, "user_banned"),
         (errors.WeakPassword(["length"], 8), 422, "weak_password"),

@@ -2,6 +2,7 @@
 
 import base64
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 from uuid import UUID, uuid4
@@ -10,7 +11,7 @@ import jwt
 import pytest
 
 from servicekit import context
-from servicekit.authn import CredentialAuthenticator, find_credential
+from servicekit.authn import CredentialAuthenticator, SessionState, find_credential
 from servicekit.errors import SigngateError, Unauthenticated, Unavailable
 from servicekit.keyset import generate
 from servicekit.principal import ALL_SCOPES, Principal
@@ -94,7 +95,10 @@ class TestTokens:
     async def test_a_good_token_is_its_user(self, mint: TokenMint) -> None:
         session = uuid4()
         principal = await mint.verifier().verify(mint.token(USER, session_id=str(session), aal="aal2"))
-        assert principal == Principal(USER, session_id=session, aal="aal2", scopes=ALL_SCOPES)
+        proved = int(mint.clock.time())
+        assert principal == Principal(
+            USER, session_id=session, aal="aal2", scopes=ALL_SCOPES, proved_at=proved
+        )
 
     async def test_tier_comes_from_the_issuers_own_metadata(self, mint: TokenMint) -> None:
         """`user_metadata` is the user's own to write."""
@@ -122,11 +126,58 @@ class TestTokens:
             {"aud": None},
             {"exp": "tomorrow"},
             {"session_id": 5},
+            {"aal": 2},
+            {"mfa": "false"},
+            {"mfa": 0},
+            {"assurance_version": "0"},
+            {"assurance_version": True},
+            {"assurance_version": -1},
+            {"assurance_version": 1.0},
+            {"amr": {}},
+            {"amr": "otp"},
+            {"amr": ["otp"]},
+            {"amr": [{"method": "otp", "timestamp": "now"}]},
+            {"amr": [{"method": "otp", "timestamp": True}]},
         ],
     )
     async def test_wrong_claims(self, mint: TokenMint, changes: dict[str, object]) -> None:
         with pytest.raises((TokenInvalid, TokenAudience)):
             await mint.verifier().verify(mint.token(USER, **changes))
+
+    async def test_a_token_says_how_it_was_proved(self, mint: TokenMint) -> None:
+        amr = [{"method": "totp", "timestamp": 500}, {"method": "password", "timestamp": 700}]
+        token = mint.token(USER, mfa=True, assurance_version=3, amr=amr)
+        found = await mint.verifier().verify(token)
+        assert (found.has_factor, found.assurance_version, found.proved_at) == (True, 3, 700)
+
+    async def test_an_own_token_without_the_claims_counts_as_of_an_old_sign_in_to_a_protected_account(
+        self, mint: TokenMint
+    ) -> None:
+        found = await mint.verifier().verify(mint.token(USER, mfa=None, assurance_version=None, amr=None))
+        assert (found.has_factor, found.assurance_version, found.proved_at) == (True, 0, 0)
+
+    @pytest.mark.parametrize(
+        ("claims", "proved"),
+        [
+            ({"amr": None}, 0),
+            ({"amr": ["pwd", "otp"]}, 0),
+            ({"amr": ["pwd"], "auth_time": 600}, 600),
+            ({"amr": [{"method": "password", "timestamp": 700}], "auth_time": 600}, 700),
+        ],
+    )
+    async def test_an_outside_issuer_decides_about_its_own_factors(
+        self, mint: TokenMint, claims: dict[str, Any], proved: int
+    ) -> None:
+        mint.issuer = replace(mint.issuer, own=False)
+        token = mint.token(USER, mfa="of another meaning", assurance_version="v2", **claims)
+        found = await mint.verifier().verify(token)
+        assert (found.has_factor, found.assurance_version, found.proved_at) == (False, 0, proved)
+
+    @pytest.mark.parametrize("auth_time", ["now", True, -1, 1.5])
+    async def test_an_outside_issuers_odd_times(self, mint: TokenMint, auth_time: object) -> None:
+        mint.issuer = replace(mint.issuer, own=False)
+        with pytest.raises(TokenInvalid):
+            await mint.verifier().verify(mint.token(USER, auth_time=auth_time))
 
     async def test_another_audience(self, mint: TokenMint) -> None:
         with pytest.raises(TokenAudience):
@@ -214,7 +265,7 @@ class TestTokens:
 
 
 class Down:
-    async def denied(self, session_ids: Sequence[str]) -> Sequence[bool]:
+    async def states(self, session_ids: Sequence[str]) -> Sequence[SessionState]:
         raise Unavailable(reason="REDIS_UNAVAILABLE")
 
 
@@ -252,6 +303,20 @@ class TestAuthenticator:
         assert (await authenticator.authenticate(bearer(token))).session_id == UUID(session)
         sessions.revoked.add(session)
         assert await self.reason(authenticator, bearer(token)) == "SESSION_REVOKED"
+
+    @pytest.mark.parametrize("protected", [True, False])
+    async def test_older_tokens_of_a_lowered_session_count_as_aal1(self, *, protected: bool) -> None:
+        """S11. Newer ones say what is so; without any factor left there is nothing to protect."""
+        mint, sessions, session = TokenMint(), FakeSessions(), str(uuid4())
+        authenticator = self.authenticator(mint, sessions)
+        sessions.lowered[session] = 3
+        if not protected:
+            sessions.unprotected.add(session)
+        for version, aal, factor in ((0, "aal1", protected), (2, "aal1", protected), (3, "aal2", None)):
+            claims = {"session_id": session, "aal": "aal2", "assurance_version": version}
+            for mfa in (True, False):
+                found = await authenticator.authenticate(bearer(mint.token(USER, mfa=mfa, **claims)))
+                assert (found.aal, found.has_factor) == (aal, mfa if factor is None else factor), version
 
     async def test_without_the_deny_set_nobody_is_let_in(self) -> None:
         mint = TokenMint()

@@ -8,7 +8,7 @@ from typing import Any
 from uuid import UUID, uuid4
 
 from servicekit import apikey
-from servicekit.authn import Credential
+from servicekit.authn import Credential, SessionState
 from servicekit.batching import Batcher
 from servicekit.clock import SystemClock, SystemEntropy
 from servicekit.errors import SigngateError, Unauthenticated, Unavailable
@@ -66,10 +66,10 @@ class FakeSessions:
         self.revoked: set[str] = set()
         self.fails: SigngateError | None = None
 
-    async def denied(self, session_ids: Sequence[str]) -> Sequence[bool]:
+    async def states(self, session_ids: Sequence[str]) -> Sequence[SessionState]:
         if self.fails is not None:
             raise self.fails
-        return [session_id in self.revoked for session_id in session_ids]
+        return [SessionState(session_id in self.revoked) for session_id in session_ids]
 
 
 class FakeQuota:

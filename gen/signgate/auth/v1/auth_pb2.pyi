@@ -648,13 +648,17 @@ class UpdateUserRequest(_message.Message):
     REDIRECT_TO_FIELD_NUMBER: _builtins.int
     PKCE_FIELD_NUMBER: _builtins.int
     email: _builtins.str
-    """The new address. The account's own address, or an empty value, cancels a pending change."""
+    """The new address. Needs a sign-in of the last 24 hours, or a proof: with it the password can be recovered.
+    The own address of the account, or an empty value, cancels a pending change.
+    """
     password: _builtins.str
-    """The new password."""
+    """The new password. Needs a sign-in of the last 24 hours, or a proof: a stolen session must not become the
+    account.
+    """
     nonce: _builtins.str
     """The nonce that Reauthenticate mailed."""
     current_password: _builtins.str
-    """The password until now, where the configuration asks for it."""
+    """The password until now."""
     redirect_to: _builtins.str
     """Where the mailed link leads afterwards."""
     @_builtins.property
@@ -791,6 +795,56 @@ class ReauthenticateResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ReauthenticateResponse: _TypeAlias = ReauthenticateResponse  # noqa: Y015
+
+@_typing.final
+class ConfirmIdentityRequest(_message.Message):
+    """ConfirmIdentityRequest proves the caller: by one of the two."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NONCE_FIELD_NUMBER: _builtins.int
+    PASSWORD_FIELD_NUMBER: _builtins.int
+    nonce: _builtins.str
+    """The nonce that Reauthenticate mailed."""
+    password: _builtins.str
+    """The current password."""
+    def __init__(
+        self,
+        *,
+        nonce: _builtins.str = ...,
+        password: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["nonce", b"nonce", "password", b"password"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ConfirmIdentityRequest: _TypeAlias = ConfirmIdentityRequest  # noqa: Y015
+
+@_typing.final
+class ConfirmIdentityResponse(_message.Message):
+    """ConfirmIdentityResponse is the session."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SESSION_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def session(self) -> _user_pb2.Session:
+        """The session, with a new pair of tokens."""
+
+    def __init__(
+        self,
+        *,
+        session: _user_pb2.Session | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["session", b"session"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["session", b"session"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ConfirmIdentityResponse: _TypeAlias = ConfirmIdentityResponse  # noqa: Y015
 
 @_typing.final
 class ListSessionsRequest(_message.Message):

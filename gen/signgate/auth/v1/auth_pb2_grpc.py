@@ -104,6 +104,11 @@ class AuthServiceStub:
                 request_serializer=signgate_dot_auth_dot_v1_dot_auth__pb2.ReauthenticateRequest.SerializeToString,
                 response_deserializer=signgate_dot_auth_dot_v1_dot_auth__pb2.ReauthenticateResponse.FromString,
                 _registered_method=True)
+        self.ConfirmIdentity = channel.unary_unary(
+                '/signgate.auth.v1.AuthService/ConfirmIdentity',
+                request_serializer=signgate_dot_auth_dot_v1_dot_auth__pb2.ConfirmIdentityRequest.SerializeToString,
+                response_deserializer=signgate_dot_auth_dot_v1_dot_auth__pb2.ConfirmIdentityResponse.FromString,
+                _registered_method=True)
         self.ListSessions = channel.unary_unary(
                 '/signgate.auth.v1.AuthService/ListSessions',
                 request_serializer=signgate_dot_auth_dot_v1_dot_auth__pb2.ListSessionsRequest.SerializeToString,
@@ -243,11 +248,12 @@ class AuthServiceServicer:
 
     def UpdateUser(self, request, context):
         """UpdateUser changes the caller's own account: what is absent stays. A new address counts once it
-        is confirmed (by both addresses, when so configured). A new password needs a fresh sign-in or the
-        nonce that Reauthenticate mails. It ends the other sessions, every code, link and PKCE flow that
-        waits, and a pending e-mail change.
-        Errors: INVALID_ARGUMENT (SAME_PASSWORD, WEAK_PASSWORD, VALIDATION_FAILED), FAILED_PRECONDITION
-        (REAUTHENTICATION_NEEDED), UNAUTHENTICATED (INSUFFICIENT_AAL).
+        is confirmed (by both addresses, when so configured). A new password ends the other sessions, every code, link
+        and PKCE flow that waits, and a pending e-mail change. Both need a fresh sign-in, the nonce that Reauthenticate
+        mails, or the current password.
+        Errors: INVALID_ARGUMENT (SAME_PASSWORD, WEAK_PASSWORD, VALIDATION_FAILED), UNAUTHENTICATED
+        (INSUFFICIENT_AAL; REAUTHENTICATION_NEEDED, also for a wrong nonce; INVALID_CREDENTIALS for a wrong current
+        password).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -262,7 +268,19 @@ class AuthServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def Reauthenticate(self, request, context):
-        """Reauthenticate mails a nonce that UpdateUser takes as proof that the caller still is the owner.
+        """Reauthenticate mails a nonce that ConfirmIdentity, UpdateUser and DeleteUser take as proof that the caller
+        still is the owner.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ConfirmIdentity(self, request, context):
+        """ConfirmIdentity proves the caller once more, by the mailed nonce or the current password, and returns new
+        tokens of this session, which are fresh: methods that answer REAUTHENTICATION_NEEDED then pass. The session's
+        assurance stays. Wrong tries count against the limits of codes or of sign-ins.
+        Errors: UNAUTHENTICATED (INVALID_CREDENTIALS, SESSION_EXPIRED), INVALID_ARGUMENT (VALIDATION_FAILED: neither
+        or both given), PERMISSION_DENIED (USER_BANNED).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -285,6 +303,7 @@ class AuthServiceServicer:
 
     def EnrollFactor(self, request, context):
         """EnrollFactor starts a second factor. Its secret is shown here only.
+        Errors: UNAUTHENTICATED (INSUFFICIENT_AAL, REAUTHENTICATION_NEEDED).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -314,7 +333,8 @@ class AuthServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def UnenrollFactor(self, request, context):
-        """UnenrollFactor removes a factor. A verified one asks for a session of `aal2`.
+        """UnenrollFactor removes a factor. The sessions that it raised are at `aal1` from then on, this one too, and
+        every service knows it at once. Refresh the session afterwards.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -394,6 +414,11 @@ def add_AuthServiceServicer_to_server(servicer, server):
                     servicer.Reauthenticate,
                     request_deserializer=signgate_dot_auth_dot_v1_dot_auth__pb2.ReauthenticateRequest.FromString,
                     response_serializer=signgate_dot_auth_dot_v1_dot_auth__pb2.ReauthenticateResponse.SerializeToString,
+            ),
+            'ConfirmIdentity': grpc.unary_unary_rpc_method_handler(
+                    servicer.ConfirmIdentity,
+                    request_deserializer=signgate_dot_auth_dot_v1_dot_auth__pb2.ConfirmIdentityRequest.FromString,
+                    response_serializer=signgate_dot_auth_dot_v1_dot_auth__pb2.ConfirmIdentityResponse.SerializeToString,
             ),
             'ListSessions': grpc.unary_unary_rpc_method_handler(
                     servicer.ListSessions,
@@ -792,6 +817,33 @@ class AuthService:
             '/signgate.auth.v1.AuthService/Reauthenticate',
             signgate_dot_auth_dot_v1_dot_auth__pb2.ReauthenticateRequest.SerializeToString,
             signgate_dot_auth_dot_v1_dot_auth__pb2.ReauthenticateResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ConfirmIdentity(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/signgate.auth.v1.AuthService/ConfirmIdentity',
+            signgate_dot_auth_dot_v1_dot_auth__pb2.ConfirmIdentityRequest.SerializeToString,
+            signgate_dot_auth_dot_v1_dot_auth__pb2.ConfirmIdentityResponse.FromString,
             options,
             channel_credentials,
             insecure,

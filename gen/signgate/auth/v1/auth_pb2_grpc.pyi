@@ -84,18 +84,28 @@ class AuthServiceStub:
     """GetUser returns the caller's own account."""
     UpdateUser: _grpc.UnaryUnaryMultiCallable[_auth_pb2.UpdateUserRequest, _auth_pb2.UpdateUserResponse]
     """UpdateUser changes the caller's own account: what is absent stays. A new address counts once it
-    is confirmed (by both addresses, when so configured). A new password needs a fresh sign-in or the
-    nonce that Reauthenticate mails. It ends the other sessions, every code, link and PKCE flow that
-    waits, and a pending e-mail change.
-    Errors: INVALID_ARGUMENT (SAME_PASSWORD, WEAK_PASSWORD, VALIDATION_FAILED), FAILED_PRECONDITION
-    (REAUTHENTICATION_NEEDED), UNAUTHENTICATED (INSUFFICIENT_AAL).
+    is confirmed (by both addresses, when so configured). A new password ends the other sessions, every code, link
+    and PKCE flow that waits, and a pending e-mail change. Both need a fresh sign-in, the nonce that Reauthenticate
+    mails, or the current password.
+    Errors: INVALID_ARGUMENT (SAME_PASSWORD, WEAK_PASSWORD, VALIDATION_FAILED), UNAUTHENTICATED
+    (INSUFFICIENT_AAL; REAUTHENTICATION_NEEDED, also for a wrong nonce; INVALID_CREDENTIALS for a wrong current
+    password).
     """
     DeleteUser: _grpc.UnaryUnaryMultiCallable[_auth_pb2.DeleteUserRequest, _auth_pb2.DeleteUserResponse]
     """DeleteUser deletes the caller's own account, with its keys and sessions. Usage counts stay,
     without the person. The password must be given again (or a re-authentication nonce).
     """
     Reauthenticate: _grpc.UnaryUnaryMultiCallable[_auth_pb2.ReauthenticateRequest, _auth_pb2.ReauthenticateResponse]
-    """Reauthenticate mails a nonce that UpdateUser takes as proof that the caller still is the owner."""
+    """Reauthenticate mails a nonce that ConfirmIdentity, UpdateUser and DeleteUser take as proof that the caller
+    still is the owner.
+    """
+    ConfirmIdentity: _grpc.UnaryUnaryMultiCallable[_auth_pb2.ConfirmIdentityRequest, _auth_pb2.ConfirmIdentityResponse]
+    """ConfirmIdentity proves the caller once more, by the mailed nonce or the current password, and returns new
+    tokens of this session, which are fresh: methods that answer REAUTHENTICATION_NEEDED then pass. The session's
+    assurance stays. Wrong tries count against the limits of codes or of sign-ins.
+    Errors: UNAUTHENTICATED (INVALID_CREDENTIALS, SESSION_EXPIRED), INVALID_ARGUMENT (VALIDATION_FAILED: neither
+    or both given), PERMISSION_DENIED (USER_BANNED).
+    """
     ListSessions: _grpc.UnaryUnaryMultiCallable[_auth_pb2.ListSessionsRequest, _auth_pb2.ListSessionsResponse]
     """ListSessions lists the caller's own sessions, newest first."""
     RevokeSession: _grpc.UnaryUnaryMultiCallable[_auth_pb2.RevokeSessionRequest, _auth_pb2.RevokeSessionResponse]
@@ -103,7 +113,9 @@ class AuthServiceStub:
     OTHERS ends. Errors: NOT_FOUND (SESSION_NOT_FOUND).
     """
     EnrollFactor: _grpc.UnaryUnaryMultiCallable[_auth_pb2.EnrollFactorRequest, _auth_pb2.EnrollFactorResponse]
-    """EnrollFactor starts a second factor. Its secret is shown here only."""
+    """EnrollFactor starts a second factor. Its secret is shown here only.
+    Errors: UNAUTHENTICATED (INSUFFICIENT_AAL, REAUTHENTICATION_NEEDED).
+    """
     ChallengeFactor: _grpc.UnaryUnaryMultiCallable[_auth_pb2.ChallengeFactorRequest, _auth_pb2.ChallengeFactorResponse]
     """ChallengeFactor asks to prove a factor; the challenge lives for five minutes."""
     VerifyFactor: _grpc.UnaryUnaryMultiCallable[_auth_pb2.VerifyFactorRequest, _auth_pb2.VerifyFactorResponse]
@@ -114,7 +126,9 @@ class AuthServiceStub:
     UseRecoveryCode: _grpc.UnaryUnaryMultiCallable[_auth_pb2.UseRecoveryCodeRequest, _auth_pb2.UseRecoveryCodeResponse]
     """UseRecoveryCode raises this session to `aal2` by a recovery code, which is spent."""
     UnenrollFactor: _grpc.UnaryUnaryMultiCallable[_auth_pb2.UnenrollFactorRequest, _auth_pb2.UnenrollFactorResponse]
-    """UnenrollFactor removes a factor. A verified one asks for a session of `aal2`."""
+    """UnenrollFactor removes a factor. The sessions that it raised are at `aal1` from then on, this one too, and
+    every service knows it at once. Refresh the session afterwards.
+    """
     GetJwks: _grpc.UnaryUnaryMultiCallable[_auth_pb2.GetJwksRequest, _auth_pb2.GetJwksResponse]
     """GetJwks returns the public keys that access tokens are verified with, as a JWK Set."""
 
@@ -174,18 +188,28 @@ class AuthServiceAsyncStub(AuthServiceStub):
     """GetUser returns the caller's own account."""
     UpdateUser: _aio.UnaryUnaryMultiCallable[_auth_pb2.UpdateUserRequest, _auth_pb2.UpdateUserResponse]  # type: ignore[assignment]
     """UpdateUser changes the caller's own account: what is absent stays. A new address counts once it
-    is confirmed (by both addresses, when so configured). A new password needs a fresh sign-in or the
-    nonce that Reauthenticate mails. It ends the other sessions, every code, link and PKCE flow that
-    waits, and a pending e-mail change.
-    Errors: INVALID_ARGUMENT (SAME_PASSWORD, WEAK_PASSWORD, VALIDATION_FAILED), FAILED_PRECONDITION
-    (REAUTHENTICATION_NEEDED), UNAUTHENTICATED (INSUFFICIENT_AAL).
+    is confirmed (by both addresses, when so configured). A new password ends the other sessions, every code, link
+    and PKCE flow that waits, and a pending e-mail change. Both need a fresh sign-in, the nonce that Reauthenticate
+    mails, or the current password.
+    Errors: INVALID_ARGUMENT (SAME_PASSWORD, WEAK_PASSWORD, VALIDATION_FAILED), UNAUTHENTICATED
+    (INSUFFICIENT_AAL; REAUTHENTICATION_NEEDED, also for a wrong nonce; INVALID_CREDENTIALS for a wrong current
+    password).
     """
     DeleteUser: _aio.UnaryUnaryMultiCallable[_auth_pb2.DeleteUserRequest, _auth_pb2.DeleteUserResponse]  # type: ignore[assignment]
     """DeleteUser deletes the caller's own account, with its keys and sessions. Usage counts stay,
     without the person. The password must be given again (or a re-authentication nonce).
     """
     Reauthenticate: _aio.UnaryUnaryMultiCallable[_auth_pb2.ReauthenticateRequest, _auth_pb2.ReauthenticateResponse]  # type: ignore[assignment]
-    """Reauthenticate mails a nonce that UpdateUser takes as proof that the caller still is the owner."""
+    """Reauthenticate mails a nonce that ConfirmIdentity, UpdateUser and DeleteUser take as proof that the caller
+    still is the owner.
+    """
+    ConfirmIdentity: _aio.UnaryUnaryMultiCallable[_auth_pb2.ConfirmIdentityRequest, _auth_pb2.ConfirmIdentityResponse]  # type: ignore[assignment]
+    """ConfirmIdentity proves the caller once more, by the mailed nonce or the current password, and returns new
+    tokens of this session, which are fresh: methods that answer REAUTHENTICATION_NEEDED then pass. The session's
+    assurance stays. Wrong tries count against the limits of codes or of sign-ins.
+    Errors: UNAUTHENTICATED (INVALID_CREDENTIALS, SESSION_EXPIRED), INVALID_ARGUMENT (VALIDATION_FAILED: neither
+    or both given), PERMISSION_DENIED (USER_BANNED).
+    """
     ListSessions: _aio.UnaryUnaryMultiCallable[_auth_pb2.ListSessionsRequest, _auth_pb2.ListSessionsResponse]  # type: ignore[assignment]
     """ListSessions lists the caller's own sessions, newest first."""
     RevokeSession: _aio.UnaryUnaryMultiCallable[_auth_pb2.RevokeSessionRequest, _auth_pb2.RevokeSessionResponse]  # type: ignore[assignment]
@@ -193,7 +217,9 @@ class AuthServiceAsyncStub(AuthServiceStub):
     OTHERS ends. Errors: NOT_FOUND (SESSION_NOT_FOUND).
     """
     EnrollFactor: _aio.UnaryUnaryMultiCallable[_auth_pb2.EnrollFactorRequest, _auth_pb2.EnrollFactorResponse]  # type: ignore[assignment]
-    """EnrollFactor starts a second factor. Its secret is shown here only."""
+    """EnrollFactor starts a second factor. Its secret is shown here only.
+    Errors: UNAUTHENTICATED (INSUFFICIENT_AAL, REAUTHENTICATION_NEEDED).
+    """
     ChallengeFactor: _aio.UnaryUnaryMultiCallable[_auth_pb2.ChallengeFactorRequest, _auth_pb2.ChallengeFactorResponse]  # type: ignore[assignment]
     """ChallengeFactor asks to prove a factor; the challenge lives for five minutes."""
     VerifyFactor: _aio.UnaryUnaryMultiCallable[_auth_pb2.VerifyFactorRequest, _auth_pb2.VerifyFactorResponse]  # type: ignore[assignment]
@@ -204,7 +230,9 @@ class AuthServiceAsyncStub(AuthServiceStub):
     UseRecoveryCode: _aio.UnaryUnaryMultiCallable[_auth_pb2.UseRecoveryCodeRequest, _auth_pb2.UseRecoveryCodeResponse]  # type: ignore[assignment]
     """UseRecoveryCode raises this session to `aal2` by a recovery code, which is spent."""
     UnenrollFactor: _aio.UnaryUnaryMultiCallable[_auth_pb2.UnenrollFactorRequest, _auth_pb2.UnenrollFactorResponse]  # type: ignore[assignment]
-    """UnenrollFactor removes a factor. A verified one asks for a session of `aal2`."""
+    """UnenrollFactor removes a factor. The sessions that it raised are at `aal1` from then on, this one too, and
+    every service knows it at once. Refresh the session afterwards.
+    """
     GetJwks: _aio.UnaryUnaryMultiCallable[_auth_pb2.GetJwksRequest, _auth_pb2.GetJwksResponse]  # type: ignore[assignment]
     """GetJwks returns the public keys that access tokens are verified with, as a JWK Set."""
 
@@ -327,11 +355,12 @@ class AuthServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_auth_pb2.UpdateUserResponse, _abc.Awaitable[_auth_pb2.UpdateUserResponse]]:
         """UpdateUser changes the caller's own account: what is absent stays. A new address counts once it
-        is confirmed (by both addresses, when so configured). A new password needs a fresh sign-in or the
-        nonce that Reauthenticate mails. It ends the other sessions, every code, link and PKCE flow that
-        waits, and a pending e-mail change.
-        Errors: INVALID_ARGUMENT (SAME_PASSWORD, WEAK_PASSWORD, VALIDATION_FAILED), FAILED_PRECONDITION
-        (REAUTHENTICATION_NEEDED), UNAUTHENTICATED (INSUFFICIENT_AAL).
+        is confirmed (by both addresses, when so configured). A new password ends the other sessions, every code, link
+        and PKCE flow that waits, and a pending e-mail change. Both need a fresh sign-in, the nonce that Reauthenticate
+        mails, or the current password.
+        Errors: INVALID_ARGUMENT (SAME_PASSWORD, WEAK_PASSWORD, VALIDATION_FAILED), UNAUTHENTICATED
+        (INSUFFICIENT_AAL; REAUTHENTICATION_NEEDED, also for a wrong nonce; INVALID_CREDENTIALS for a wrong current
+        password).
         """
 
     @_abc_1.abstractmethod
@@ -350,7 +379,22 @@ class AuthServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _auth_pb2.ReauthenticateRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_auth_pb2.ReauthenticateResponse, _abc.Awaitable[_auth_pb2.ReauthenticateResponse]]:
-        """Reauthenticate mails a nonce that UpdateUser takes as proof that the caller still is the owner."""
+        """Reauthenticate mails a nonce that ConfirmIdentity, UpdateUser and DeleteUser take as proof that the caller
+        still is the owner.
+        """
+
+    @_abc_1.abstractmethod
+    def ConfirmIdentity(
+        self,
+        request: _auth_pb2.ConfirmIdentityRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_auth_pb2.ConfirmIdentityResponse, _abc.Awaitable[_auth_pb2.ConfirmIdentityResponse]]:
+        """ConfirmIdentity proves the caller once more, by the mailed nonce or the current password, and returns new
+        tokens of this session, which are fresh: methods that answer REAUTHENTICATION_NEEDED then pass. The session's
+        assurance stays. Wrong tries count against the limits of codes or of sign-ins.
+        Errors: UNAUTHENTICATED (INVALID_CREDENTIALS, SESSION_EXPIRED), INVALID_ARGUMENT (VALIDATION_FAILED: neither
+        or both given), PERMISSION_DENIED (USER_BANNED).
+        """
 
     @_abc_1.abstractmethod
     def ListSessions(
@@ -376,7 +420,9 @@ class AuthServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _auth_pb2.EnrollFactorRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_auth_pb2.EnrollFactorResponse, _abc.Awaitable[_auth_pb2.EnrollFactorResponse]]:
-        """EnrollFactor starts a second factor. Its secret is shown here only."""
+        """EnrollFactor starts a second factor. Its secret is shown here only.
+        Errors: UNAUTHENTICATED (INSUFFICIENT_AAL, REAUTHENTICATION_NEEDED).
+        """
 
     @_abc_1.abstractmethod
     def ChallengeFactor(
@@ -411,7 +457,9 @@ class AuthServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _auth_pb2.UnenrollFactorRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_auth_pb2.UnenrollFactorResponse, _abc.Awaitable[_auth_pb2.UnenrollFactorResponse]]:
-        """UnenrollFactor removes a factor. A verified one asks for a session of `aal2`."""
+        """UnenrollFactor removes a factor. The sessions that it raised are at `aal1` from then on, this one too, and
+        every service knows it at once. Refresh the session afterwards.
+        """
 
     @_abc_1.abstractmethod
     def GetJwks(

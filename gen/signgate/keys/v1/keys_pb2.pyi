@@ -269,7 +269,9 @@ class CreateKeyRequest(_message.Message):
     """
     @_builtins.property
     def scopes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """At most 32, each of at most 64 bytes. Empty: `sign`, `usage:read` and `quota:read`."""
+        """At most 32, each of at most 64 bytes. Empty: `sign`, `usage:read` and `quota:read`. `keys:manage` needs a
+        sign-in of the last hour: such a key makes others, so a stolen session would never end.
+        """
 
     @_builtins.property
     def expires_at(self) -> _timestamp_pb2.Timestamp:
@@ -497,7 +499,7 @@ class Scopes(_message.Message):
     SCOPES_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def scopes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Such as `sign`."""
+        """Such as `sign`. `keys:manage` needs a sign-in of the last hour, as in CreateKeyRequest."""
 
     def __init__(
         self,

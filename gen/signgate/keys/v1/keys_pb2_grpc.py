@@ -145,7 +145,8 @@ class KeysServiceServicer:
     def RotateKey(self, request, context):
         """RotateKey makes a successor with the same name, scopes, limits, metadata and external id. The old key works on
         for the grace period, then is refused (KEY_EXPIRED). If a key calls, the rotated key must be within it; it may be
-        the calling key itself. With an idempotency key, a repeat within 24 hours makes no second successor: see
+        the calling key itself. A key with the scope `keys:manage` needs a sign-in of the last hour, as in CreateKey.
+        With an idempotency key, a repeat within 24 hours makes no second successor: see
         `CreateKeyRequest.idempotency_key`.
         Errors: FAILED_PRECONDITION (KEY_REVOKED, KEY_EXPIRED, KEY_ROTATED, IDEMPOTENCY_KEY_REUSED),
         PERMISSION_DENIED (SCOPE_MISSING, KEY_WIDER_THAN_CALLER).

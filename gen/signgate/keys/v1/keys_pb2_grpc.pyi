@@ -65,7 +65,8 @@ class KeysServiceStub:
     RotateKey: _grpc.UnaryUnaryMultiCallable[_keys_pb2.RotateKeyRequest, _keys_pb2.RotateKeyResponse]
     """RotateKey makes a successor with the same name, scopes, limits, metadata and external id. The old key works on
     for the grace period, then is refused (KEY_EXPIRED). If a key calls, the rotated key must be within it; it may be
-    the calling key itself. With an idempotency key, a repeat within 24 hours makes no second successor: see
+    the calling key itself. A key with the scope `keys:manage` needs a sign-in of the last hour, as in CreateKey.
+    With an idempotency key, a repeat within 24 hours makes no second successor: see
     `CreateKeyRequest.idempotency_key`.
     Errors: FAILED_PRECONDITION (KEY_REVOKED, KEY_EXPIRED, KEY_ROTATED, IDEMPOTENCY_KEY_REUSED),
     PERMISSION_DENIED (SCOPE_MISSING, KEY_WIDER_THAN_CALLER).
@@ -134,7 +135,8 @@ class KeysServiceAsyncStub(KeysServiceStub):
     RotateKey: _aio.UnaryUnaryMultiCallable[_keys_pb2.RotateKeyRequest, _keys_pb2.RotateKeyResponse]  # type: ignore[assignment]
     """RotateKey makes a successor with the same name, scopes, limits, metadata and external id. The old key works on
     for the grace period, then is refused (KEY_EXPIRED). If a key calls, the rotated key must be within it; it may be
-    the calling key itself. With an idempotency key, a repeat within 24 hours makes no second successor: see
+    the calling key itself. A key with the scope `keys:manage` needs a sign-in of the last hour, as in CreateKey.
+    With an idempotency key, a repeat within 24 hours makes no second successor: see
     `CreateKeyRequest.idempotency_key`.
     Errors: FAILED_PRECONDITION (KEY_REVOKED, KEY_EXPIRED, KEY_ROTATED, IDEMPOTENCY_KEY_REUSED),
     PERMISSION_DENIED (SCOPE_MISSING, KEY_WIDER_THAN_CALLER).
@@ -230,7 +232,8 @@ class KeysServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_keys_pb2.RotateKeyResponse, _abc.Awaitable[_keys_pb2.RotateKeyResponse]]:
         """RotateKey makes a successor with the same name, scopes, limits, metadata and external id. The old key works on
         for the grace period, then is refused (KEY_EXPIRED). If a key calls, the rotated key must be within it; it may be
-        the calling key itself. With an idempotency key, a repeat within 24 hours makes no second successor: see
+        the calling key itself. A key with the scope `keys:manage` needs a sign-in of the last hour, as in CreateKey.
+        With an idempotency key, a repeat within 24 hours makes no second successor: see
         `CreateKeyRequest.idempotency_key`.
         Errors: FAILED_PRECONDITION (KEY_REVOKED, KEY_EXPIRED, KEY_ROTATED, IDEMPOTENCY_KEY_REUSED),
         PERMISSION_DENIED (SCOPE_MISSING, KEY_WIDER_THAN_CALLER).

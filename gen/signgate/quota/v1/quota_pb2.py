@@ -28,7 +28,7 @@ from signgate.common.v1 import policy_pb2 as signgate_dot_common_dot_v1_dot_poli
 from signgate.common.v1 import quota_pb2 as signgate_dot_common_dot_v1_dot_quota__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dsigngate/quota/v1/quota.proto\x12\x11signgate.quota.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1fsigngate/common/v1/policy.proto\x1a\x1esigngate/common/v1/quota.proto\"\x11\n\x0fGetQuotaRequest\"\x85\x01\n\tPoolQuota\x12&\n\x04pool\x18\x01 \x01(\x0e\x32\x18.signgate.common.v1.Pool\x12\x0c\n\x04plan\x18\x02 \x01(\t\x12\x12\n\nused_today\x18\x03 \x01(\x03\x12.\n\x06limits\x18\x04 \x03(\x0b\x32\x1e.signgate.common.v1.LimitState\"x\n\x10GetQuotaResponse\x12\x0c\n\x04tier\x18\x01 \x01(\t\x12+\n\x05pools\x18\x02 \x03(\x0b\x32\x1c.signgate.quota.v1.PoolQuota\x12)\n\x05\x61s_of\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp2\x88\x01\n\x0cQuotaService\x12x\n\x08GetQuota\x12\".signgate.quota.v1.GetQuotaRequest\x1a#.signgate.quota.v1.GetQuotaResponse\"#\xc2\xf3\x18\x0e\x08\x02\x12\nquota:read\x82\xd3\xe4\x93\x02\x0b\x12\t/v1/quotab\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dsigngate/quota/v1/quota.proto\x12\x11signgate.quota.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1fsigngate/common/v1/policy.proto\x1a\x1esigngate/common/v1/quota.proto\"\x11\n\x0fGetQuotaRequest\"\x85\x01\n\tPoolQuota\x12&\n\x04pool\x18\x01 \x01(\x0e\x32\x18.signgate.common.v1.Pool\x12\x0c\n\x04plan\x18\x02 \x01(\t\x12\x12\n\nused_today\x18\x03 \x01(\x03\x12.\n\x06limits\x18\x04 \x03(\x0b\x32\x1e.signgate.common.v1.LimitState\"x\n\x10GetQuotaResponse\x12\x0c\n\x04tier\x18\x01 \x01(\t\x12+\n\x05pools\x18\x02 \x03(\x0b\x32\x1c.signgate.quota.v1.PoolQuota\x12)\n\x05\x61s_of\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp2\x8a\x01\n\x0cQuotaService\x12z\n\x08GetQuota\x12\".signgate.quota.v1.GetQuotaRequest\x1a#.signgate.quota.v1.GetQuotaResponse\"%\xc2\xf3\x18\x10\x08\x02\x12\nquota:read \x01\x82\xd3\xe4\x93\x02\x0b\x12\t/v1/quotab\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,7 +36,7 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'signgate.quota.v1.quota_pb2
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_QUOTASERVICE'].methods_by_name['GetQuota']._loaded_options = None
-  _globals['_QUOTASERVICE'].methods_by_name['GetQuota']._serialized_options = b'\302\363\030\016\010\002\022\nquota:read\202\323\344\223\002\013\022\t/v1/quota'
+  _globals['_QUOTASERVICE'].methods_by_name['GetQuota']._serialized_options = b'\302\363\030\020\010\002\022\nquota:read \001\202\323\344\223\002\013\022\t/v1/quota'
   _globals['_GETQUOTAREQUEST']._serialized_start=180
   _globals['_GETQUOTAREQUEST']._serialized_end=197
   _globals['_POOLQUOTA']._serialized_start=200
@@ -44,5 +44,5 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GETQUOTARESPONSE']._serialized_start=335
   _globals['_GETQUOTARESPONSE']._serialized_end=455
   _globals['_QUOTASERVICE']._serialized_start=458
-  _globals['_QUOTASERVICE']._serialized_end=594
+  _globals['_QUOTASERVICE']._serialized_end=596
 # @@protoc_insertion_point(module_scope)
