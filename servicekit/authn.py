@@ -24,7 +24,7 @@ from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from typing import Final, Literal, NamedTuple, Protocol
 
-from servicekit import context
+from servicekit import context, headers
 from servicekit.apikey import TOKEN_MAX_LENGTH, KeyMalformed
 from servicekit.errors import SigngateError, Unauthenticated
 from servicekit.principal import Principal
@@ -33,10 +33,8 @@ from servicekit.telemetry import CREDENTIALS
 Metadata = Iterable[tuple[str, str | bytes]]
 
 
-MAX_CREDENTIAL: Final = 16 * 1024
-"""Bytes of a credential's header: what the edge takes of all headers. Access tokens carry metadata."""
-
-
+MAX_CREDENTIAL: Final = headers.EDGE
+"""Bytes of a credential's header: what the edge takes of all headers. Outside issuers' tokens may be long."""
 _longest_basic: Final = (TOKEN_MAX_LENGTH + 1 + 2) // 3 * 4
 """Characters of the longest key and a colon, in base64."""
 

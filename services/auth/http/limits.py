@@ -77,8 +77,8 @@ def _limits(operation: Operation) -> RouteLimits:
         parameters = parameters | {"token_hash": _texts["token_hash"]}
         members = members | FORM
     sizes = [_most(text) for text in (members | texts).values()]
-    # Twice: JSON may escape letters that are counted as they are.
-    sizes += [2 * METADATA_LIMIT for kind in kinds.values() if kind == "object"]
+    # Three times: JSON may escape letters that are counted as they are, two bytes of Cyrillic as six.
+    sizes += [3 * METADATA_LIMIT for kind in kinds.values() if kind == "object"]
     return RouteLimits(
         query=QUERY + sum(_encoded * (text.chars or text.bytes) for text in parameters.values()),
         body=sum(sizes) + _unknown if operation.body else 0,
