@@ -167,4 +167,4 @@ async def _sweep(store: Store) -> None:
         try:
             await store.sweep()
         except Unavailable as error:
-            _log.warning("the sweep was put off", cause=repr(error.__cause__))
+            _log.warning("the sweep was put off", cause=error.__cause__)

@@ -38,7 +38,7 @@ class Invalidation:
                 await self._client.publish(CHANNEL, str(key_id))
         except Exception as error:  # noqa: BLE001  # the change is committed: failing now would be a lie
             PUBLISH_FAILED.inc()
-            cause = repr(error.__cause__ or error)
+            cause = error.__cause__ or error
             _log.warning("an invalidation was not published", key_id=str(key_id), cause=cause)
 
 
@@ -70,7 +70,7 @@ class Subscription:
                     wait = _first_wait
                     await self._listen(channel)
             except Exception as error:  # noqa: BLE001  # also a refusal of Redis, which may be lifted
-                _log.warning("invalidations don't arrive", cause=repr(error.__cause__ or error))
+                _log.warning("invalidations don't arrive", cause=error.__cause__ or error)
             finally:
                 self._mark(subscribed=False)
             await asyncio.sleep(wait)
