@@ -83,12 +83,8 @@ def _harmless(error: BaseException, module: str) -> bool:
         return True
     if isinstance(error, UnicodeError):
         return False
-    if module in _python:
-        if isinstance(error, (*_about_code, BaseExceptionGroup)):
-            return True
-        # Never raised, only given as a cause: that is what our own code does.
-        if error.__traceback__ is None and not isinstance(error, KeyError):
-            return True
+    if module in _python and isinstance(error, (*_about_code, BaseExceptionGroup)):
+        return True
     raised = error.__traceback__
     while raised is not None and raised.tb_next is not None:
         raised = raised.tb_next

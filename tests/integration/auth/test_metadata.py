@@ -101,7 +101,9 @@ async def test_so_does_what_an_operator_writes(world: World) -> None:
         admin_pb2.LookupUserRequest(id=session.user.id), metadata=bearer(world.operator())
     )
     assert found.user.app_metadata["x"] == wrote["x"]
-    small = await world.auth.http.put(path, headers=operator, json={"app_metadata": {"x": None, "team": "blue"}})
+    small = await world.auth.http.put(
+        path, headers=operator, json={"app_metadata": {"x": None, "team": "blue"}}
+    )
     assert small.status_code == 200, small.text
     assert claims(await world.sign_in(email))["app_metadata"]["team"] == "blue"
     await world.auth.http.put(path, headers=operator, json={"app_metadata": wrote})

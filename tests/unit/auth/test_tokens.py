@@ -41,9 +41,7 @@ def tokens(tmp_path_factory: pytest.TempPathFactory) -> AccessTokens:
 
 def claims(tokens: AccessTokens, amr: int = 1, **members: Any) -> dict[str, Any]:
     """The claims of a token, whose length is within the bound."""
-    user = User(
-        UUID(int=1), "x" * 60 + "@" + ("d" * 60 + ".") * 3 + "test", NOW, NOW, **members
-    )
+    user = User(UUID(int=1), "x" * 60 + "@" + ("d" * 60 + ".") * 3 + "test", NOW, NOW, **members)
     session = Session(UUID(int=2), UUID(int=1), NOW, amr=tuple((f"method{n}", n) for n in range(amr)))
     token, _ = tokens.for_session(user, session)
     assert len(token) <= headers.TOKEN
