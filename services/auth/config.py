@@ -104,3 +104,4 @@ class AuthSettings(InsideSettings, SmtpSettings):
     rate_mail_address_day: Rate = "40 per day"
     rate_mail_ip: Rate = "200 per hour"
     rate_factor_account: Rate = "15 per 5 minutes"
+    rate_key_notice: Rate = "10 per hour"

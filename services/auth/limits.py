@@ -34,7 +34,7 @@ from services.auth.domain import Client
 from services.auth.errors import EmailRateLimit, RequestRateLimit
 from services.auth.metrics import RATE_LIMITED
 
-Action = Literal["sign_in", "sign_up", "verify", "refresh", "mail", "factor"]
+Action = Literal["sign_in", "sign_up", "verify", "refresh", "mail", "factor", "key_notice"]
 By = Literal["ip", "account", "account_ip"]
 
 _connections: Final = 16
@@ -54,6 +54,7 @@ LIMITS: Final[Mapping[str, tuple[Action, By, str]]] = {
     "rate_mail_address": ("mail", "account", "mails to this address"),
     "rate_mail_address_day": ("mail", "account", "mails to this address in a day"),
     "rate_factor_account": ("factor", "account", "second-factor codes tried for this account"),
+    "rate_key_notice": ("key_notice", "account", "mails about this account's keys"),
 }
 
 
@@ -136,7 +137,7 @@ class RateLimits:
     ) -> ResourceExhausted:
         wait = max(reset_at - self._clock.time(), 1.0)
         until = datetime.fromtimestamp(reset_at, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
-        kind = EmailRateLimit if action == "mail" else RequestRateLimit
+        kind = EmailRateLimit if action in ("mail", "key_notice") else RequestRateLimit
         return kind(
             f"Too many {spoken}: the limit is {_rate(item)}. Try again at {until}.",
             metadata={"limit": name.removeprefix("rate_")},

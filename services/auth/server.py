@@ -30,11 +30,12 @@ from services.auth.mail.outbox import Outbox
 from services.auth.passwords import Passwords, breached
 from services.auth.secrets import Secrets
 from services.auth.service import AuthService, Kit, Rules
-from services.auth.servicer import AuthAdminServicer, AuthServicer
+from services.auth.servicer import AuthAdminServicer, AuthServicer, NoticeServicer
 from services.auth.store import Store
 from services.auth.tokens import AccessTokens, OwnKeys
 from signgate.auth.v1.admin_pb2_grpc import add_AuthAdminServiceServicer_to_server
 from signgate.auth.v1.auth_pb2_grpc import add_AuthServiceServicer_to_server
+from signgate.auth.v1.notices_pb2_grpc import add_NoticeServiceServicer_to_server
 
 SWEEP_EVERY: Final = 600.0
 _redis_timeout: Final = 1.0
@@ -112,6 +113,7 @@ async def compose(runtime: Runtime) -> None:
     server = create_server(authenticator=authenticator, callers=inside.callers, edge=inside.edge)
     server.add(AuthServicer(service), add_AuthServiceServicer_to_server)
     server.add(AuthAdminServicer(service), add_AuthAdminServiceServicer_to_server)
+    server.add(NoticeServicer(service.notices), add_NoticeServiceServicer_to_server)
     runtime.readiness("postgres", database.ping)
     if settings.http_listen is not None:
         await runtime.serve_http(create_app(service, authenticator, inside.edge), settings.http_listen)

@@ -19,6 +19,7 @@ from services.keys.config import KeysSettings
 from services.keys.derived import DerivedTokens, token_keyring
 from services.keys.invalidation import Invalidation, Subscription
 from services.keys.local import LocalKeys
+from services.keys.notices import open_notices
 from services.keys.peppers import Peppers
 from services.keys.records import Bounds, Records
 from services.keys.rehash import Rehasher
@@ -63,6 +64,7 @@ async def compose(runtime: Runtime) -> None:
         KeyStore(SharedDatabase(owners, Turns(at_once=2, waiting=64))),
         Invalidation(redis, records.forget),
         Minting(peppers, tokens, clock, SystemIds(), SystemEntropy()),
+        notices=await open_notices(runtime, inside, settings.auth_addr, clock),
         engines=frozenset(settings.engines),
         key_limit=settings.key_limit,
     )

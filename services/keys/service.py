@@ -11,10 +11,10 @@ from collections.abc import Collection, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Protocol
+from typing import Literal, Protocol
 from uuid import UUID
 
-from servicekit import apikey
+from servicekit import apikey, context
 from servicekit.clock import Clock, Entropy, Ids
 from servicekit.errors import PermissionDenied
 from servicekit.principal import Principal
@@ -100,6 +100,20 @@ class Invalidator(Protocol):
         ...
 
 
+class Notices(Protocol):
+    """Tells owners what happened to their keys."""
+
+    def key_changed(
+        self,
+        kind: Literal["created", "rotated", "revoked"],
+        user_id: UUID,
+        keys: Sequence[Key],
+        client_ip: str,
+    ) -> None:
+        """Have it mailed. Returns at once, and never raises."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Made:
     """A new key and its secret, which is nowhere else."""
@@ -138,9 +152,11 @@ class KeysService:
         invalidator: Invalidator,
         minting: Minting,
         *,
+        notices: Notices | None = None,
         engines: Collection[str],
         key_limit: int,
     ) -> None:
+        self._notices = notices
         self._units = units
         self._invalidator = invalidator
         self._minting = minting
@@ -154,7 +170,9 @@ class KeysService:
             draft = draft.checked(self._clock.now(), await unit.plan(), self._engines)
             require_giveable(principal.scopes, draft.scopes)
             hashed, secret = self._minting.key(draft.mode)
-            return Made(await unit.create(hashed, draft, self._key_limit), secret)
+            made = Made(await unit.create(hashed, draft, self._key_limit), secret)
+        self._tell("created", principal, made.key)
+        return made
 
     async def list(
         self, principal: Principal, size: int, token: str, *, include_inactive: bool
@@ -203,16 +221,24 @@ class KeysService:
             made = Made(await unit.rotate(key_id, hashed, now + wait), secret)
             previous = found(await unit.get(key_id))
         await self._invalidator.invalidate(key_id)
+        self._tell("rotated", principal, made.key)
         return made, previous
 
     async def revoke(self, principal: Principal, key_id: UUID) -> Key:
         """End a key for good; one that has ended already stays as it is. Raises `KeyNotFound`."""
         async with self._units.as_user(principal) as unit:
             key = found(await unit.get(key_id, for_change=True))
-            if key.revoked_at is None:
+            ended = key.revoked_at is None
+            if ended:
                 key = await unit.revoke(key_id)
         await self._invalidator.invalidate(key_id)
+        if ended:
+            self._tell("revoked", principal, key)
         return key
+
+    def _tell(self, kind: Literal["created", "rotated", "revoked"], principal: Principal, key: Key) -> None:
+        if self._notices is not None:
+            self._notices.key_changed(kind, principal.user_id, [key], context.client_ip())
 
     async def revoke_self(self, principal: Principal) -> Key:
         """Revoke the key that was presented, or the one that minted the token that was."""

@@ -28,6 +28,9 @@ Notice = Literal[
     "password_changed",
     "email_changed",
     "factor_changed",
+    "key_created",
+    "key_rotated",
+    "key_revoked",
 ]
 
 # Lines of links stay whole up to this many characters, readable in the raw message too.
@@ -36,7 +39,10 @@ _policy: Final = SMTP.clone(max_line_length=500)
 
 @dataclass(frozen=True, slots=True)
 class Letter:
-    """One mail to write. `code` and `link` are secrets; a notice has neither."""
+    """One mail to write. `code` and `link` are secrets; a notice has neither.
+
+    `at` and `ip`: when and from where; `key`, `masked`, `count`: the key that it happened to, or how many.
+    """
 
     kind: Purpose | Notice
     to: str = field(repr=False)
@@ -44,6 +50,11 @@ class Letter:
     link: str = field(default="", repr=False)
     minutes: int = 0
     new_email: str = field(default="", repr=False)
+    at: str = ""
+    ip: str = field(default="", repr=False)
+    key: str = ""
+    masked: str = ""
+    count: int = 1
 
 
 class LetterWriter:

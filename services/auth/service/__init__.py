@@ -5,6 +5,7 @@ from __future__ import annotations
 from services.auth.service.admin import Admin
 from services.auth.service.kit import Kit, Rules
 from services.auth.service.mfa import Mfa
+from services.auth.service.notices import Notices
 from services.auth.service.otp import Otp
 from services.auth.service.profile import Change, Profile
 from services.auth.service.sessions import Sessions
@@ -28,3 +29,4 @@ class AuthService:
         self.profile = Profile(kit)
         self.mfa = Mfa(kit)
         self.admin = Admin(kit)
+        self.notices = Notices(kit)
