@@ -49,10 +49,10 @@ def by_grpc(channel: grpc.Channel, path: str) -> Ask:
         request = b"\x0a\x06@alice" if path.endswith("/Sign") else b""
         try:
             if path == STREAM:
-                list(channel.stream_stream(path, bytes, bytes)(iter([]), timeout=20, metadata=headers))
+                list(channel.stream_stream(path, bytes, bytes)(iter([]), timeout=20, metadata=tuple(headers)))
             else:
                 call: Any = channel.unary_unary(path, bytes, bytes)
-                call(request, timeout=20, metadata=headers)
+                call(request, timeout=20, metadata=tuple(headers))
         except grpc.RpcError as error:
             trailing: Any = error.trailing_metadata() or ()
             return reason(dict(trailing).get(DETAILS_KEY, b""))

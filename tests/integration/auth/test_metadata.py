@@ -29,6 +29,7 @@ async def works(world: World, email: str, session: user_pb2.Session, wrote: dict
         by_http = await world.auth.http.get("/user", headers=dict(auth))
         assert by_http.status_code == 200, by_http.text
         assert by_http.json()["user_metadata"] == wrote
+    auth = bearer(session)
     undo = await world.auth.http.put("/user", headers=dict(auth), json={"data": dict.fromkeys(wrote)})
     assert undo.status_code == 200, undo.text
     assert undo.json()["user_metadata"] == {}

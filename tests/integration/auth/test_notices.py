@@ -104,7 +104,14 @@ async def test_only_the_keys_service_may_ask_and_for_accounts_alone(world: World
             await notices_pb2_grpc.NoticeServiceStub(channel).SendKeyNotice(notice(user.id))
     with refused(NotFound, "USER_NOT_FOUND"):
         await send(address, notice(str(uuid4())))
-    wrong = [{"user_id": "x"}, {"kind": 0}, {"kind": 77}, {"count": 0}, {"at": None}, {"key_name": "x" * 201}]
+    wrong: list[dict[str, Any]] = [
+        {"user_id": "x"},
+        {"kind": 0},
+        {"kind": 77},
+        {"count": 0},
+        {"at": None},
+        {"key_name": "x" * 201},
+    ]
     for changes in wrong:
         with refused(InvalidArgument, "VALIDATION_FAILED"):
             await send(address, notice(user.id, **changes))
