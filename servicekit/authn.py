@@ -1,24 +1,31 @@
 """From a request's metadata to a `Principal`.
 
-A credential is looked for in this order, and only the first one found counts:
+A request presents one credential, in one of these places:
 
-1. `x-api-key: <API key>`: whoever sends it means it, and a Supabase client's habit of sending a
-   bearer token along with every call must not hide it;
-2. `authorization: Bearer <token>`: an access token if it has the shape of a JWT, else an API key.
+* `x-api-key: <API key>`;
+* `authorization: Bearer <token>`: an access token if it has the shape of a JWT, else an API key;
+* `authorization: Basic <base64 of KEY:>`: an API key as the user name, without a password (`curl -u KEY:`).
+
+More than one is refused (CREDENTIAL_AMBIGUOUS), even if they are equal: a header that stands twice, values
+that were joined with a comma, or `x-api-key` beside an API key in `authorization`. The one exception is an
+access token beside `x-api-key`: Supabase's clients send one with every call, and the key then counts.
+`apikey`, which those clients send as well, is no credential here.
 
 Failures are `Unauthenticated` with the reason CREDENTIAL_MISSING, CREDENTIAL_MALFORMED,
-TOKEN_INVALID, TOKEN_EXPIRED, TOKEN_AUDIENCE, SESSION_REVOKED or one of the key service's own
-(KEY_MALFORMED, KEY_UNKNOWN, KEY_REVOKED, KEY_EXPIRED, …). What cannot be looked up is refused with
-`Unavailable`, never let through.
+CREDENTIAL_AMBIGUOUS, TOKEN_INVALID, TOKEN_EXPIRED, TOKEN_AUDIENCE, SESSION_REVOKED or one of the key
+service's own (KEY_MALFORMED, KEY_UNKNOWN, KEY_REVOKED, KEY_EXPIRED, …). What cannot be looked up is refused
+with `Unavailable`, never let through.
 """
 
 from __future__ import annotations
 
+from base64 import b64decode
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import Final, Literal, NamedTuple, Protocol
 
-from servicekit import context
+from servicekit import context, headers
 from servicekit.apikey import TOKEN_MAX_LENGTH, KeyMalformed
 from servicekit.errors import SigngateError, Unauthenticated
 from servicekit.principal import Principal
@@ -27,8 +34,10 @@ from servicekit.telemetry import CREDENTIALS
 Metadata = Iterable[tuple[str, str | bytes]]
 
 
-MAX_CREDENTIAL: Final = 16 * 1024
-"""Bytes of a credential's header: what the edge takes of all headers. Access tokens carry metadata."""
+MAX_CREDENTIAL: Final = headers.EDGE
+"""Bytes of a credential's header: what the edge takes of all headers. Outside issuers' tokens may be long."""
+_longest_basic: Final = (TOKEN_MAX_LENGTH + 1 + 2) // 3 * 4
+"""Characters of the longest key and a colon, in base64."""
 
 
 class Credential(NamedTuple):
@@ -78,36 +87,77 @@ class Sessions(Protocol):
         ...
 
 
+class CredentialAmbiguous(Unauthenticated):
+    """More than one credential: which one the caller means is not for us to guess."""
+
+    reason = "CREDENTIAL_AMBIGUOUS"
+    message = (
+        "The request has more than one credential. Send exactly one: x-api-key: <key>, or"
+        " authorization: Bearer <credential>, each at most once."
+    )
+
+
 def find_credential(metadata: Metadata) -> Credential | None:
     """The credential a request presents, `None` when there is none. Does no I/O.
 
-    Its address is that of the current call (see `servicekit.edge`). Keys of `metadata` are lower case, as
-    gRPC and ASGI give them. Raises `Unauthenticated` (reason CREDENTIAL_MALFORMED) for an `authorization`
-    header of another scheme and for a header longer than `MAX_CREDENTIAL`, and (KEY_MALFORMED) for a key
-    that is longer than any. Both before they are read.
+    Its address is that of the current call (see `servicekit.edge`). Names in `metadata` are lower case, as
+    gRPC and ASGI give them; a header without a value does not count. Raises `CredentialAmbiguous`, and
+    `Unauthenticated` (CREDENTIAL_MALFORMED) for an `authorization` header of another form and for a header
+    longer than `MAX_CREDENTIAL`, or (KEY_MALFORMED) for a key that is longer than any. All before they are
+    read.
     """
     key = bearer = ""
     for name, value in metadata:
-        if name == "authorization":
-            bearer = str(value)
-        elif name == "x-api-key":
-            key = str(value)
-    if len(key) > MAX_CREDENTIAL or len(bearer) > MAX_CREDENTIAL:
+        if name == "x-api-key":
+            key = _one(value, key)
+        elif name == "authorization":
+            bearer = _one(value, bearer)
+    if not bearer:
+        return _key(key) if key else None
+    scheme, _, secret = bearer.partition(" ")
+    secret = secret.strip()
+    is_jwt = secret.startswith("eyJ") and secret.count(".") == 2  # noqa: PLR2004  # RFC 7519: 3 parts
+    if scheme.lower() == "bearer" and is_jwt:
+        return _key(key) if key else Credential("jwt", secret, context.client_ip())
+    if key:
+        raise CredentialAmbiguous
+    if scheme.lower() == "bearer" and secret:
+        return _key(secret)
+    if scheme.lower() == "basic" and secret:
+        return _key(_user_name(secret))
+    raise Unauthenticated(
+        "The authorization header must read: Bearer <credential>.", reason="CREDENTIAL_MALFORMED"
+    )
+
+
+def _one(value: str | bytes, known: str) -> str:
+    """The value of a header of which `known` has been seen before."""
+    # Bytes are what no text could be made of: no credential has such, and it fails as what it looks like.
+    found = (value if isinstance(value, str) else value.decode("latin-1")).strip()
+    if not found:
+        return known
+    if len(found) > MAX_CREDENTIAL:
         raise Unauthenticated(
             "The credential is longer than any that is valid.", reason="CREDENTIAL_MALFORMED"
         )
-    if key:
-        return _key(key.strip())
-    if not bearer:
-        return None
-    scheme, _, secret = bearer.partition(" ")
-    secret = secret.strip()
-    if scheme.lower() != "bearer" or not secret:
-        raise Unauthenticated(
-            "The authorization header must read: Bearer <credential>.", reason="CREDENTIAL_MALFORMED"
-        )
-    is_jwt = secret.startswith("eyJ") and secret.count(".") == 2  # noqa: PLR2004  # RFC 7519: 3 parts
-    return Credential("jwt", secret, context.client_ip()) if is_jwt else _key(secret)
+    # Proxies join a header that stands twice: no credential has a comma in it.
+    if known or "," in found:
+        raise CredentialAmbiguous
+    return found
+
+
+def _user_name(encoded: str) -> str:
+    """The key in Basic credentials (RFC 7617) that have a user name and an empty password."""
+    if len(encoded) <= _longest_basic:
+        with suppress(ValueError):
+            text = b64decode(encoded, validate=True).decode("ascii")
+            key, colon, password = text.partition(":")
+            if key and colon and not password:
+                return key
+    raise Unauthenticated(
+        "Basic credentials must have an API key as the user name and no password, as in: curl -u KEY:",
+        reason="CREDENTIAL_MALFORMED",
+    )
 
 
 def _key(secret: str) -> Credential:

@@ -24,6 +24,7 @@ from servicekit import tracing
 from servicekit.config import Address
 from servicekit.context import REQUEST_ID_HEADER, CallContext, enter
 from servicekit.edge import Edge
+from servicekit.headers import SERVICE
 from servicekit.telemetry import IN_FLIGHT, RPC_DURATION
 
 T = TypeVar("T")
@@ -153,7 +154,8 @@ class HttpServer:
             server_header=False,
             timeout_keep_alive=75,
             timeout_graceful_shutdown=max(int(grace), 1),
-            h11_max_incomplete_event_size=64 * 1024,
+            http="h11",  # the other one that it knows has no limit for headers
+            h11_max_incomplete_event_size=SERVICE,
             ws="none",
             # Which addresses to believe is `servicekit.edge`'s to say.
             proxy_headers=False,

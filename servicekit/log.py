@@ -1,9 +1,10 @@
 """JSON lines on standard output, one an event, with the request id; no secret survives to be written.
 
 Fields of every line: `ts` (UTC, ISO 8601), `level`, `service`, `event`, `request_id` inside a call,
-`trace_id` where that call is traced, then the event's own. The standard library's loggers (grpc, asyncpg,
-uvicorn) come out the same way. Redaction is the *last* defence: code must not log secrets in the first
-place.
+`trace_id` where that call is traced, then the event's own. Libraries' loggers (grpc, asyncpg, uvicorn) come
+out the same way, with the name of the logger, but without what they quote: see `servicekit.foreign`. The same
+goes for exceptions, whose tracebacks have no text that may be a caller's. Redaction is the *last* defence:
+code must not log secrets in the first place.
 """
 
 from __future__ import annotations
@@ -11,11 +12,12 @@ from __future__ import annotations
 import logging
 import re
 import sys
+import threading
 from collections.abc import MutableMapping
 from itertools import islice
 from typing import Any, Final, TextIO
 
-from servicekit import context, tracing
+from servicekit import context, foreign, tracing
 from servicekit.lean import absent
 
 # structlog draws tracebacks with rich, and keeps greenlets apart, wherever those are installed, as with the
@@ -93,6 +95,8 @@ def _redact_value(value: object, depth: int) -> object:
             pairs = islice(value.items(), MAX_ITEMS)
             return {_redact_name(k): _redact_field(str(k), v, depth + 1) for k, v in pairs}
         return [_redact_value(item, depth + 1) for item in islice(value, MAX_ITEMS)]
+    if isinstance(value, BaseException):
+        value = foreign.told(value)
     return redact_text(value if isinstance(value, str) else str(value))
 
 
@@ -106,6 +110,55 @@ def _add_ids(_logger: object, _method: str, event: MutableMapping[str, Any]) -> 
     if trace_id := tracing.trace_id():
         event["trace_id"] = trace_id
     return event
+
+
+def _tell_exceptions(
+    _logger: object, _method: str, event: MutableMapping[str, Any]
+) -> MutableMapping[str, Any]:
+    """In the place of structlog's own, whose tracebacks have the exceptions' texts."""
+    error = foreign.failed(event.pop("exc_info", None))
+    if error is not None:
+        event["exception"] = foreign.trace(error)
+    return event
+
+
+class _Formatter(structlog.stdlib.ProcessorFormatter):
+    """Takes from a library's record what may not be written, before anything is made of it."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        if not hasattr(record, "_logger"):  # which structlog adds to ours
+            harmless = {
+                "msg": foreign.message(record),
+                "args": (),
+                "stack_info": None,
+                "exc_text": None,
+            }
+            record = logging.makeLogRecord(record.__dict__ | harmless)
+        return super().format(record)
+
+
+def _add_logger(_logger: object, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    record = event["_record"]
+    event["logger"], event["at"] = record.name, f"{record.module}:{record.lineno}"
+    return event
+
+
+class _NotOfCallers(logging.Filter):
+    """Drops what any caller can have written as often as they like, and that tells an operator nothing."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return record.msg != "Invalid encoding on %s"
+
+
+def catch_all() -> None:
+    """Have what Python would print of exceptions that were caught by no one logged. For processes."""
+
+    def lost(what: str, error: BaseException | None) -> None:
+        get("python").error(what, exc_info=error)
+
+    sys.excepthook = lambda _kind, error, _trace: lost("an exception ended the process", error)
+    threading.excepthook = lambda given: lost("an exception ended a thread", given.exc_value)
+    sys.unraisablehook = lambda given: lost("an exception could not be raised", given.exc_value)
 
 
 def configure(service: str, level: str = "info", stream: TextIO | None = None) -> None:
@@ -132,11 +185,11 @@ def configure(service: str, level: str = "info", stream: TextIO | None = None) -
     )
     handler = logging.StreamHandler(stream or sys.stdout)
     handler.setFormatter(
-        structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=[*shared, structlog.stdlib.ExtraAdder()],
+        _Formatter(
+            foreign_pre_chain=[*shared, _add_logger],
             processors=[
                 structlog.stdlib.ProcessorFormatter.remove_processors_meta,
-                structlog.processors.format_exc_info,
+                _tell_exceptions,
                 redact,
                 structlog.processors.JSONRenderer(ensure_ascii=False),
             ],
@@ -145,6 +198,8 @@ def configure(service: str, level: str = "info", stream: TextIO | None = None) -
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(number)
+    undecodable = logging.getLogger("grpc._cython.cygrpc")
+    undecodable.filters[:] = [_NotOfCallers()]
     # These tell of every request or every reconnect at INFO.
     for chatty in ("uvicorn.access", "uvicorn.error", "grpc._cython.cygrpc", "asyncio"):
         logging.getLogger(chatty).setLevel(max(number, logging.WARNING))

@@ -71,7 +71,11 @@ class RouteLimits:
             if len(value) > MAX_ID:
                 raise InvalidArgument.field(name, "must be a UUID")
         if query:
-            self.check_texts(request.query_params, self.parameters)
+            given = request.query_params
+            for name in self.parameters:
+                if len(given.getlist(name)) > 1:  # one of them might be a credential: which one counts?
+                    raise InvalidArgument.field(name, "must stand once in the query")
+            self.check_texts(given, self.parameters)
 
     @staticmethod
     def check_texts(given: Mapping[str, Any], limits: Mapping[str, Text]) -> None:

@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar
 
 from servicekit import log, telemetry, tracing
 from servicekit.config import EX_CONFIG, Address, ServiceSettings
+from servicekit.foreign import told
 from servicekit.tls import ServerFiles, grpc_credentials, http_context
 
 if TYPE_CHECKING:
@@ -83,7 +84,7 @@ class Runtime:
             try:
                 return await self.enter(opener())
             except Exception as error:  # whatever it is, it may pass
-                cause = repr(error.__cause__ or error)
+                cause = told(error.__cause__ or error)
                 if loop.time() + wait > give_up:
                     raise StartupError(f"{what} did not come up: {cause}") from error
                 _log.warning("waiting for a dependency", what=what, cause=cause, again_in=round(wait, 2))
@@ -170,7 +171,7 @@ class Runtime:
                 await asyncio.wait_for(condition(), _check_timeout)
             except Exception as error:  # noqa: BLE001  # any failure means not ready
                 telemetry.READY.labels(name).set(0)
-                _log.warning("not ready", check=name, cause=repr(error.__cause__ or error))
+                _log.warning("not ready", check=name, cause=error.__cause__ or error)
                 ready = False
             else:
                 telemetry.READY.labels(name).set(1)
@@ -229,6 +230,7 @@ async def running(name: str, settings: ServiceSettings, compose: Compose) -> Asy
 def run(name: str, settings: ServiceSettings, compose: Compose) -> NoReturn:
     """Run a service until a signal or a failure, then exit. For `__main__`."""
     log.configure(name, settings.log_level)
+    log.catch_all()
     version = telemetry.package_version()
     telemetry.BUILD.labels(name, version).set(1)
     end_traces = _trace(name, version, settings.otlp_endpoint)

@@ -147,7 +147,7 @@ class KeyCache:
                 self._keys = await asyncio.to_thread(self._fetch)
                 self._fetched = now
             except (jwt.PyJWTError, HTTPException, FileError, OSError, ValueError, RecursionError) as error:
-                _log.warning("keys of the issuer can't be read", cause=repr(error))
+                _log.warning("keys of the issuer can't be read", cause=error)
                 if now - self._fetched > self._max_stale:
                     self._keys = {}
 

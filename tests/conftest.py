@@ -117,14 +117,20 @@ class Running:
         """All that a part has logged."""
         return self.stack.log(part).read_text(encoding="utf-8", errors="replace")
 
-    def wait_for_mail(self, recipient: str, *, after: int = 0, seconds: float = 30.0) -> EmailMessage:
-        """The newest message to a recipient, once there are more than `after`. Fails after `seconds`."""
-        messages = self.eventually(
-            lambda: sorted(self.mail_folder.glob(f"*-{recipient}.eml"))[after:],
-            seconds,
-            f"mail to {recipient}",
-        )
-        return message_from_bytes(messages[-1].read_bytes(), _class=EmailMessage, policy=policy.default)
+    def wait_for_mail(
+        self, recipient: str, *, after: int = 0, seconds: float = 30.0, keys: bool = False
+    ) -> EmailMessage:
+        """The newest message to a recipient, once there are more than `after`. Fails after `seconds`.
+
+        Those that tell of changed API keys come when they come: they count only, and alone, with `keys`.
+        """
+
+        def look() -> list[EmailMessage]:
+            read = (file.read_bytes() for file in sorted(self.mail_folder.glob(f"*-{recipient}.eml")))
+            found = [message_from_bytes(one, _class=EmailMessage, policy=policy.default) for one in read]
+            return [one for one in found if (" API key " in f" {one['Subject']} ") == keys][after:]
+
+        return self.eventually(look, seconds, f"mail to {recipient}")[-1]
 
     @staticmethod
     def eventually(look: Callable[[], T], seconds: float, what: str) -> T:

@@ -16,6 +16,7 @@ from google.protobuf import descriptor_pb2
 from google.rpc import error_details_pb2, status_pb2
 
 from deploy.settings import EdgeLimits, Service, Tracing, table
+from servicekit import headers
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
@@ -129,6 +130,7 @@ def render(edge: Edge) -> str:
     services: list[Service] = list(table().services.values())
     return environment.get_template("envoy.yaml.j2").render(
         edge=edge,
+        headers=headers,
         collector=_endpoint(edge.tracing.endpoint) if edge.tracing.endpoint else None,
         services=services,
         client_streaming=_client_streaming(),

@@ -65,6 +65,10 @@ class ServiceNotAllowed(PermissionDenied):
     message = "This service may not call this method."
 
 
+class Refused(ValueError):
+    """Why, for the log: nothing that the caller sent."""
+
+
 class PublicKey(NamedTuple):
     """A service's public key. `exp`: epoch seconds from which it no longer counts."""
 
@@ -124,7 +128,7 @@ class Callers:
         try:
             caller = self._identify(metadata)
             if caller not in allowed:
-                raise ServiceNotAllowed from ValueError(f"called by {caller}")
+                raise ServiceNotAllowed from Refused(f"called by {caller}")
         except SigngateError as error:
             CREDENTIALS.labels("service", error.reason).inc()
             raise
@@ -154,7 +158,7 @@ class Callers:
             until, caller = self._verify(given)
         except jwt.InvalidTokenError as error:
             # By its class alone: the library's texts may quote the token.
-            raise CredentialInvalid from ValueError(type(error).__name__)
+            raise CredentialInvalid from Refused(type(error).__name__)
         except ValueError as error:
             raise CredentialInvalid from error
         self._good[given] = (until, caller)

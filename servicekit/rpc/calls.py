@@ -118,7 +118,7 @@ class Calls:
         if isinstance(error, SigngateError):
             known = error
             if error.__cause__ is not None and self._may_log(known.reason):
-                _log.warning("call failed", rpc=self._name, reason=known.reason, cause=repr(error.__cause__))
+                _log.warning("call failed", rpc=self._name, reason=known.reason, cause=error.__cause__)
         elif isinstance(error, Exception) and not isinstance(error, AbortError):
             known = Internal()
             _log.error("unexpected failure", rpc=self._name, exc_info=error)

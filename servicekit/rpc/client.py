@@ -21,6 +21,7 @@ from grpc.aio import AioRpcError
 from servicekit import tracing
 from servicekit.context import REQUEST_ID_HEADER, current
 from servicekit.errors import DeadlineExceeded
+from servicekit.headers import GRPC_OPTIONS
 from servicekit.identity import Peer
 from servicekit.rpc.bounds import MAX_MESSAGE
 from servicekit.rpc.server import ACCEPTING
@@ -41,6 +42,7 @@ CHANNEL_OPTIONS: Final = (
     ("grpc.service_config", _service_config),
     ("grpc.max_receive_message_length", MAX_MESSAGE),
     ("grpc.max_send_message_length", MAX_MESSAGE),
+    *GRPC_OPTIONS,
     ("grpc.keepalive_time_ms", 20_000),
     ("grpc.keepalive_timeout_ms", 5_000),
     ("grpc.keepalive_permit_without_calls", 1),

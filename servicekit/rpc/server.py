@@ -28,6 +28,7 @@ from servicekit import log, tracing
 from servicekit.clock import Clock, SystemClock
 from servicekit.context import current
 from servicekit.edge import Edge
+from servicekit.headers import GRPC_OPTIONS
 from servicekit.principal import Principal
 from servicekit.rpc.bounds import MAX_MESSAGE, Parse, Read, readers
 from servicekit.rpc.callers import Callers, callers_of
@@ -46,6 +47,7 @@ ACCEPTING: Final = "accepting"
 SERVER_OPTIONS: Final = (
     ("grpc.max_receive_message_length", MAX_MESSAGE),
     ("grpc.max_send_message_length", MAX_MESSAGE),
+    *GRPC_OPTIONS,
     ("grpc.max_concurrent_streams", 4096),
     # Above as many as the edge lets in at once: the runtime cancels calls at random, anyone's, from 1,000 on
     # that arrive faster than this process takes them up.

@@ -122,3 +122,4 @@ class AuthSettings(InsideSettings, SmtpSettings):
     rate_nonce_account_day: Rate = "20 per day"
     rate_notice_account: Rate = "5 per day"
     rate_factor_account: Rate = "15 per 5 minutes"
+    rate_key_notice: Rate = "10 per hour"

@@ -44,6 +44,6 @@ class Later:
         try:
             await work()
         except SigngateError as error:
-            _log.warning("put off for good", reason=error.reason, cause=repr(error.__cause__))
+            _log.warning("put off for good", reason=error.reason, cause=error.__cause__)
         except Exception:  # noqa: BLE001  # logged; its caller has long been answered
             _log.exception("unexpected failure")

@@ -38,7 +38,7 @@ from services.auth.domain import Client
 from services.auth.errors import EmailRateLimit, RequestRateLimit
 from services.auth.metrics import RATE_LIMITED
 
-Action = Literal["sign_in", "sign_up", "verify", "refresh", "mail", "nonce", "notice", "factor"]
+Action = Literal["sign_in", "sign_up", "verify", "refresh", "mail", "nonce", "notice", "factor", "key_notice"]
 By = Literal["ip", "net", "account", "account_ip", "client", "group"]
 """Of an account, `account` counts all callers together; `account_ip` each address, or device that the account
 knows; `client` strangers together, and each client that the account knows by itself; `group` strangers
@@ -68,6 +68,7 @@ LIMITS: Final[Mapping[str, tuple[Action, By, str]]] = {
     "rate_nonce_account": ("nonce", "account", "mails that you asked for"),
     "rate_nonce_account_day": ("nonce", "account", "mails that you asked for in a day"),
     "rate_notice_account": ("notice", "account", "mails on sign-ins"),
+    "rate_key_notice": ("key_notice", "account", "mails about this account's keys"),
     "rate_factor_account": ("factor", "client", "second-factor codes tried for this account"),
 }
 _apart: Final = frozenset(action for action, by, _ in LIMITS.values() if by in ("client", "group"))
@@ -200,7 +201,7 @@ class RateLimits:
     ) -> ResourceExhausted:
         wait = max(reset_at - self._clock.time(), 1.0)
         until = datetime.fromtimestamp(reset_at, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
-        kind = EmailRateLimit if action in ("mail", "nonce") else RequestRateLimit
+        kind = EmailRateLimit if action in ("mail", "nonce", "key_notice") else RequestRateLimit
         return kind(
             f"Too many {spoken}: the limit is {_rate(item)}. Try again at {until}.",
             metadata={"limit": name.removeprefix("rate_")},

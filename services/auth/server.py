@@ -33,11 +33,12 @@ from services.auth.redirects import Redirects
 from services.auth.secrets import Secrets
 from services.auth.service import AuthService, Kit, Rules
 from services.auth.service.familiar import Familiar
-from services.auth.servicer import AuthAdminServicer, AuthServicer
+from services.auth.servicer import AuthAdminServicer, AuthServicer, NoticeServicer
 from services.auth.store import Store
 from services.auth.tokens import AccessTokens, OwnKeys
 from signgate.auth.v1.admin_pb2_grpc import add_AuthAdminServiceServicer_to_server
 from signgate.auth.v1.auth_pb2_grpc import add_AuthServiceServicer_to_server
+from signgate.auth.v1.notices_pb2_grpc import add_NoticeServiceServicer_to_server
 
 SWEEP_EVERY: Final = 600.0
 _redis_timeout: Final = 1.0
@@ -117,6 +118,7 @@ async def compose(runtime: Runtime) -> None:
     server = create_server(authenticator=authenticator, callers=inside.callers, edge=inside.edge, clock=clock)
     server.add(AuthServicer(service), add_AuthServiceServicer_to_server)
     server.add(AuthAdminServicer(service), add_AuthAdminServiceServicer_to_server)
+    server.add(NoticeServicer(service.notices), add_NoticeServiceServicer_to_server)
     runtime.readiness("postgres", database.ping)
     if settings.http_listen is not None:
         await runtime.serve_http(create_app(service, authenticator, inside.edge, clock), settings.http_listen)
@@ -172,4 +174,4 @@ async def _sweep(store: Store) -> None:
         try:
             await store.sweep()
         except Unavailable as error:
-            _log.warning("the sweep was put off", cause=repr(error.__cause__))
+            _log.warning("the sweep was put off", cause=error.__cause__)

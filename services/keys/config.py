@@ -19,12 +19,14 @@ class KeysSettings(TokenSettings):
     `soft_age`: a record older than that is read again before it is used; the longest that a
     revocation can go unseen while PostgreSQL answers and every message is lost.
     `hard_age`: how old a record may grow while PostgreSQL can't be read.
+    `auth_addr`: where owners' mails about their keys are sent from; without it there are none.
     `engines`: engines that a key may be bound to: the same as the signer's.
     """
 
     postgres_dsn: SecretStr
     redis_url: SecretStr
     key_pepper: SecretStr
+    auth_addr: str | None = None
     soft_age: Annotated[float, Field(gt=0, le=1)] = 0.15
     hard_age: Annotated[float, Field(gt=0, le=60)] = 5.0
     record_cache: Annotated[int, Field(ge=1000)] = 100_000

@@ -41,7 +41,7 @@ class Invalidation:
             except Exception as error:  # noqa: BLE001  # the change is committed: failing now would be a lie
                 # The rest would wait as long as this one did.
                 PUBLISH_FAILED.inc(len(key_ids) - place)
-                cause = repr(error.__cause__ or error)
+                cause = error.__cause__ or error
                 _log.warning("an invalidation was not published", key_id=str(key_id), cause=cause)
                 return
 
@@ -74,7 +74,7 @@ class Subscription:
                     wait = _first_wait
                     await self._listen(channel)
             except Exception as error:  # noqa: BLE001  # also a refusal of Redis, which may be lifted
-                _log.warning("invalidations don't arrive", cause=repr(error.__cause__ or error))
+                _log.warning("invalidations don't arrive", cause=error.__cause__ or error)
             finally:
                 self._mark(subscribed=False)
             await asyncio.sleep(wait)

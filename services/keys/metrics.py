@@ -22,4 +22,9 @@ PUBLISH_FAILED: Final = Counter(
     "signgate_keys_publish_failed", "Invalidations that Redis did not take: the records' soft age holds."
 )
 SUBSCRIBED: Final = Gauge("signgate_keys_subscribed", "1 while invalidations of other replicas arrive.")
+NOTICES: Final = Counter(
+    "signgate_keys_notices",
+    "Notices to owners: sent, refused (by auth: too many, or no such account) or lost.",
+    ("outcome",),
+)
 REHASHED: Final = Counter("signgate_keys_rehashed", "Hashes renewed under the newest pepper.")

@@ -187,7 +187,7 @@ class Records:
         except Unavailable as error:
             self._failed_at = self._clock.monotonic()
             READ_FAILED.inc()
-            _log.warning("records can't be read", keys=len(keys), cause=repr(error.__cause__ or error))
+            _log.warning("records can't be read", keys=len(keys), cause=error.__cause__ or error)
             return
         except Exception:  # noqa: BLE001  # whatever it is, callers wait for an end
             self._failed_at = self._clock.monotonic()

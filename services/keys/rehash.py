@@ -43,9 +43,7 @@ class Rehasher:
                 if await self._write(key_id, old, new, self._peppers.current):
                     REHASHED.inc()
             except Unavailable as error:
-                _log.warning(
-                    "a hash was not renewed", key_id=str(key_id), cause=repr(error.__cause__ or error)
-                )
+                _log.warning("a hash was not renewed", key_id=str(key_id), cause=error.__cause__ or error)
             finally:
                 self._waiting.discard(key_id)
             await asyncio.sleep(_pause)

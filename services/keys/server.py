@@ -19,9 +19,9 @@ from services.keys.config import KeysSettings
 from services.keys.derived import DerivedTokens, token_keyring
 from services.keys.invalidation import Invalidation, Subscription
 from services.keys.local import LocalKeys, ProvenKeys
+from services.keys.notices import open_notices
 from services.keys.operators import KeyOperators
 from services.keys.peppers import Peppers
-from services.keys.ports import NoNotices
 from services.keys.record_store import RecordStore
 from services.keys.records import Bounds, Records
 from services.keys.rehash import Rehasher
@@ -65,7 +65,8 @@ async def compose(runtime: Runtime) -> None:
     subscription = Subscription(redis_url, records.forget, records.distrust_all)
     # Changes of one user's keys wait for each other inside the database, each with a connection.
     store = KeyStore(SharedDatabase(owners, Turns(at_once=2, waiting=64)))
-    invalidation, notices = Invalidation(redis, records.forget), NoNotices()
+    invalidation = Invalidation(redis, records.forget)
+    notices = await open_notices(runtime, inside, settings.auth_addr, clock)
     service = KeysService(
         store,
         invalidation,

@@ -22,6 +22,6 @@ async def sweep(drop_old: Callable[[int], Awaitable[int]], every: float = EVERY)
         try:
             dropped = await drop_old(AT_MOST)
         except Unavailable as error:
-            _log.warning("old answers stay for now", cause=repr(error.__cause__ or error))
+            _log.warning("old answers stay for now", cause=error.__cause__ or error)
         if dropped < AT_MOST:
             await asyncio.sleep(every)

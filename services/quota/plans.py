@@ -99,7 +99,7 @@ class Plans:
             try:
                 await self.refresh()
             except Exception as error:  # noqa: BLE001  # whatever it is, limits must go on
-                cause = repr(error.__cause__ or error)
+                cause = error.__cause__ or error
                 _log.warning("plans can't be read; the last known ones hold", cause=cause)
             await asyncio.sleep(self._interval)
 

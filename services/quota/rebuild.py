@@ -121,7 +121,7 @@ class Rebuilder:
                 await self._load(mine)
             except Exception as error:  # noqa: BLE001  # whatever it is: closed for these users, open for others
                 metrics.LOADS.labels("failed").inc(len(mine))
-                _log.warning("counters not loaded", users=len(mine), cause=repr(error.__cause__ or error))
+                _log.warning("counters not loaded", users=len(mine), cause=error.__cause__ or error)
             finally:
                 for user in mine:
                     del self._loading[user.user_id]
@@ -141,7 +141,7 @@ class Rebuilder:
             for node in self._epochs.nodes():
                 await self._began(node)
         except Exception as error:  # noqa: BLE001  # it is tried again, and needed only to be sooner
-            _log.warning("epoch and watermark not read", cause=repr(error.__cause__ or error))
+            _log.warning("epoch and watermark not read", cause=error.__cause__ or error)
 
     async def watch(self) -> None:
         """Look for ever."""

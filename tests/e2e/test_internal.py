@@ -23,7 +23,7 @@ from servicekit import keyset
 from servicekit.identity import ALGORITHM, HEADER, LIFE, TYPE
 from servicekit.rpc.callers import LEEWAY, callers_of
 from servicekit.rpc.status import DETAILS_KEY, from_status
-from signgate.auth.v1 import auth_pb2
+from signgate.auth.v1 import auth_pb2, notices_pb2  # noqa: F401  # its descriptors
 from signgate.common.v1 import policy_pb2, quota_pb2
 from signgate.keys.v1 import keys_pb2
 from signgate.quota.v1 import enforcement_pb2

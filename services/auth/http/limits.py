@@ -77,8 +77,10 @@ def _limits(operation: Operation) -> RouteLimits:
         parameters = parameters | {"token_hash": _texts["token_hash"]}
         members = members | FORM
     sizes = [_most(text) for text in (members | texts).values()]
-    # Twice: JSON may escape letters that are counted as they are.
-    sizes += [2 * METADATA_LIMIT for kind in kinds.values() if kind == "object"]
+    # JSON may escape letters that are counted as they are, such as two bytes of Cyrillic as six. Two objects
+    # of nothing else are not foreseen.
+    objects = sum(kind == "object" for kind in kinds.values())
+    sizes.append(min(3 * objects, 4) * METADATA_LIMIT)
     return RouteLimits(
         query=QUERY + sum(_encoded * (text.chars or text.bytes) for text in parameters.values()),
         body=sum(sizes) + _unknown if operation.body else 0,

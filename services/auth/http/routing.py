@@ -84,7 +84,7 @@ class Routes:
                 response = Response(status_code=CLOSED)
             except SigngateError as error:
                 if error.__cause__ is not None:
-                    _log.warning("call failed", path=path, reason=error.reason, cause=repr(error.__cause__))
+                    _log.warning("call failed", path=path, reason=error.reason, cause=error.__cause__)
                 response = refusal(request, error)
             except Exception:  # noqa: BLE001  # nothing about it is told
                 _log.exception("unexpected failure", path=path)

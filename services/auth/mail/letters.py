@@ -29,6 +29,9 @@ Notice = Literal[
     "email_changed",
     "factor_changed",
     "new_sign_in",
+    "key_created",
+    "key_rotated",
+    "key_revoked",
 ]
 
 # Lines of links stay whole up to this many characters, readable in the raw message too.
@@ -40,7 +43,8 @@ class Letter:
     """One mail to write. `code` and `link` are secrets; a notice has neither.
 
     `contested`: several parties signed up for the address, so its code sets no password.
-    `at`, `ip` and `program` tell of a sign-in: when, from where and with what.
+    `at`, `ip` and `program`: when, from where and with what; `key`, `masked`, `count`: of what key, or of how
+    many.
     """
 
     kind: Purpose | Notice
@@ -53,6 +57,9 @@ class Letter:
     at: str = ""
     ip: str = field(default="", repr=False)
     program: str = ""
+    key: str = ""
+    masked: str = ""
+    count: int = 1
 
 
 class LetterWriter:

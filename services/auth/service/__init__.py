@@ -6,6 +6,7 @@ from services.auth.service.admin import Admin
 from services.auth.service.confirm import Confirm
 from services.auth.service.kit import Kit, Rules
 from services.auth.service.mfa import Mfa
+from services.auth.service.notices import Notices
 from services.auth.service.otp import Otp
 from services.auth.service.profile import Change, Profile
 from services.auth.service.redeeming import Redeemed
@@ -31,3 +32,4 @@ class AuthService:
         self.confirm = Confirm(kit)
         self.mfa = Mfa(kit)
         self.admin = Admin(kit)
+        self.notices = Notices(kit)

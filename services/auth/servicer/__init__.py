@@ -2,5 +2,6 @@
 
 from services.auth.servicer.accounts import AuthServicer
 from services.auth.servicer.admin import AuthAdminServicer
+from services.auth.servicer.notices import NoticeServicer
 
-__all__ = ["AuthAdminServicer", "AuthServicer"]
+__all__ = ["AuthAdminServicer", "AuthServicer", "NoticeServicer"]

@@ -8,7 +8,6 @@ them, so nothing here looks at them, keeps them or logs them.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from typing import Any, Final
 
 from starlette.requests import Request
@@ -22,20 +21,10 @@ METHODS: Final = frozenset({"GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OP
 _longest_method: Final = max(map(len, METHODS))
 
 
-def metadata(request: Request) -> Iterator[tuple[str, str]]:
-    """The headers as the credential is looked for in them; `?apiKey=` counts as `x-api-key`.
-
-    The header wins over the parameter: a URL may have been copied from someone else.
-    """
-    in_header = False
-    for name, value in request.headers.items():
-        if name == "x-api-key":
-            if not value.strip():
-                continue
-            in_header = True
-        yield name, value
-    if not in_header and (key := request.query_params.get("apiKey", "").strip()):
-        yield "x-api-key", key
+def metadata(request: Request) -> list[tuple[str, str]]:
+    """The headers as the credential is looked for in them; each `?apiKey=` counts as an `x-api-key`."""
+    given = request.query_params.multi_items()
+    return [*request.headers.items(), *(("x-api-key", value) for name, value in given if name == "apiKey")]
 
 
 def posted(content: bytes) -> Wish:

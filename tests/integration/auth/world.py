@@ -106,6 +106,7 @@ class Auth:
     accounts: auth_pb2_grpc.AuthServiceAsyncStub
     admin: admin_pb2_grpc.AuthAdminServiceAsyncStub
     http: httpx.AsyncClient
+    grpc: Address | None = None
 
 
 @dataclass
@@ -227,4 +228,5 @@ async def replica(
                 auth_pb2_grpc.AuthServiceStub(channel),
                 admin_pb2_grpc.AuthAdminServiceStub(channel),
                 http,
+                runtime.grpc_address,
             )

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import yaml
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from deploy import rendered
 from deploy.envoy import render
@@ -16,6 +17,11 @@ from deploy.envoy.render import REPLIES, Edge
 from deploy.local.edge import local_edge
 from deploy.local.layout import Layout
 from deploy.settings import table
+from servicekit import headers
+from servicekit.authn import MAX_CREDENTIAL
+from servicekit.config import Address
+from servicekit.http import HttpServer
+from servicekit.rpc.server import SERVER_OPTIONS
 
 EDGES = {
     "local": local_edge(Layout(run=Path("/run/signgate"))),
@@ -72,6 +78,22 @@ class TestTimeouts:
             assert manager["max_request_headers_kb"] <= 16
             assert manager["common_http_protocol_options"]["max_headers_count"] <= 100
             assert manager["http2_protocol_options"]["max_concurrent_streams"] <= 100
+
+    def test_what_the_edge_takes_of_headers_every_service_takes_too(self, configuration: Any) -> None:
+        """S13: one number, from one place."""
+        for manager in managers(configuration):
+            assert manager["max_request_headers_kb"] * 1024 == headers.EDGE
+            assert manager["common_http_protocol_options"]["max_headers_count"] == headers.COUNT
+        options = dict(SERVER_OPTIONS)
+        # One number: between two the runtime refuses by chance.
+        assert options["grpc.max_metadata_size"] == options["grpc.absolute_max_metadata_size"]
+        assert options["grpc.max_metadata_size"] == headers.SERVICE
+        server = HttpServer(None, Address("127.0.0.1", 0), grace=1)
+        assert server._server.config.h11_max_incomplete_event_size == headers.SERVICE
+        assert server._server.config.http_protocol_class is H11Protocol
+        most = headers.EDGE + headers.COUNT * headers.OVERHEAD + headers.ADDED
+        assert most <= headers.SERVICE
+        assert headers.TOKEN * 2 <= headers.EDGE == MAX_CREDENTIAL
 
     def test_every_connection_has_a_bound_for_its_handshake_and_its_buffers(self, configuration: Any) -> None:
         for listener in configuration["static_resources"]["listeners"]:

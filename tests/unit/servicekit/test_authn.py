@@ -1,7 +1,7 @@
 """Which credential counts, what it must be, and that doubt refuses."""
 
 import base64
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -28,6 +28,10 @@ def bearer(token: str) -> list[tuple[str, str]]:
     return [("authorization", f"Bearer {token}")]
 
 
+def basic(text: str) -> str:
+    return "Basic " + base64.b64encode(text.encode("latin-1")).decode()
+
+
 class TestFindCredential:
     def test_none(self) -> None:
         assert find_credential([("user-agent", "x")]) is None
@@ -42,6 +46,12 @@ class TestFindCredential:
             ([("x-api-key", JWT)], "key", JWT),
             ([*bearer(JWT), ("x-api-key", "sgk_live_abc")], "key", "sgk_live_abc"),
             (bearer("eyJ.two-parts"), "key", "eyJ.two-parts"),
+            ([("authorization", basic("sgk_live_abc:"))], "key", "sgk_live_abc"),
+            ([("authorization", basic("sgt_a.b.c:").replace("Basic", "bAsIC "))], "key", "sgt_a.b.c"),
+            ([("x-api-key", " "), *bearer(JWT)], "jwt", JWT),
+            ([("x-api-key", ""), ("x-api-key", "sgk_live_abc")], "key", "sgk_live_abc"),
+            ([("apikey", "sgk_live_other"), *bearer("sgk_live_abc")], "key", "sgk_live_abc"),
+            ([("apikey", "a"), ("apikey", "b"), *bearer(JWT)], "jwt", JWT),
         ],
     )
     def test_kind_and_secret(self, metadata: list[tuple[str, str]], kind: str, secret: str) -> None:
@@ -49,11 +59,61 @@ class TestFindCredential:
         assert found is not None
         assert (found.kind, found.secret) == (kind, secret)
 
-    @pytest.mark.parametrize("value", ["Basic dTpw", "Bearer", "Bearer   ", "sgk_live_abc"])
+    @pytest.mark.parametrize(
+        "value",
+        [
+            "Bearer",
+            "Bearer   ",
+            "sgk_live_abc",
+            "Digest sgk_live_abc",
+            "Basic",
+            "Basic ",
+            basic("u:p"),
+            basic("sgk_live_abc"),
+            basic(":sgk_live_abc"),
+            basic("sgk_live_abc:x"),
+            basic("sgk_live_abc::"),
+            basic(":"),
+            basic("sgk_live_abc\xff:"),
+            basic("sgk_live_abc:").rstrip("="),
+            basic("sgk_live_abc:") + "*",
+            "Basic sgk_live_abc",
+            basic("k" * 1100 + ":"),
+        ],
+    )
     def test_another_scheme_is_refused_rather_than_passed_over(self, value: str) -> None:
         with pytest.raises(Unauthenticated) as caught:
             find_credential([("authorization", value)])
         assert caught.value.reason == "CREDENTIAL_MALFORMED"
+
+    @pytest.mark.parametrize(
+        "metadata",
+        [
+            [("x-api-key", "sgk_live_abc"), ("x-api-key", "sgk_live_def")],
+            [("x-api-key", "sgk_live_abc"), ("x-api-key", "sgk_live_abc")],
+            [("x-api-key", "sgk_live_abc"), ("x-api-key", b"sgk_live_abc\xff")],
+            [("x-api-key", "sgk_live_abc,sgk_live_def")],
+            [("x-api-key", "sgk_live_abc, ")],
+            [*bearer("sgk_live_abc"), *bearer("sgk_live_abc")],
+            [*bearer(JWT), *bearer(JWT)],
+            [*bearer(JWT), ("x-api-key", "sgk_live_abc"), *bearer("eyJh.eyJi.b3RoZXI")],
+            bearer(f"{JWT},Bearer {JWT}"),
+            bearer("sgk_live_abc, Bearer sgk_live_def"),
+            [*bearer("sgk_live_abc"), ("x-api-key", "sgk_live_abc")],
+            [("x-api-key", "sgk_live_abc"), ("authorization", basic("sgk_live_def:"))],
+            [("x-api-key", "sgk_live_abc"), ("authorization", basic("sgk_live_abc:"))],
+            [("x-api-key", "sgk_live_abc"), ("authorization", "Digest x")],
+            [*bearer(JWT), ("authorization", basic("sgk_live_abc:"))],
+        ],
+    )
+    @pytest.mark.parametrize("turn", [list, lambda pairs: pairs[::-1], iter])
+    def test_more_than_one_is_refused(
+        self, metadata: list[tuple[str, str | bytes]], turn: Callable[[Any], Any]
+    ) -> None:
+        """S25."""
+        with pytest.raises(Unauthenticated) as caught:
+            find_credential(turn(metadata))
+        assert caught.value.reason == "CREDENTIAL_AMBIGUOUS"
 
     @pytest.mark.parametrize(
         ("metadata", "reason"),

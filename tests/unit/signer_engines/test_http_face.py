@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+from base64 import b64encode
 from datetime import datetime
 from typing import Any
 from uuid import uuid4
@@ -48,6 +49,10 @@ def crashes_no_client(answer: httpx.Response) -> dict[str, Any]:
     assert re.fullmatch(r"[A-Z][A-Z0-9_]*", body["reason"])
     assert answer.headers["content-type"] == "application/json"
     return body
+
+
+def basic(key: str) -> str:
+    return b64encode(f"{key}:".encode()).decode()
 
 
 class TestSigning:
@@ -155,7 +160,8 @@ class TestCredentials:
             ({}, {"apiKey": "{key}"}),
             ({"Authorization": "Bearer {key}"}, {}),
             ({"X-Api-Key": ""}, {"apiKey": "{key}"}),
-            ({"X-Api-Key": "{key}"}, {"apiKey": "sgk_live_somebody_elses"}),
+            ({"X-Api-Key": "{key}"}, {"apiKey": ""}),
+            ({"Authorization": "Basic {basic}"}, {}),
         ],
     )
     async def test_where_a_key_may_stand(
@@ -165,10 +171,43 @@ class TestCredentials:
         answer = await face.post(
             "/webcast/sign_url",
             json=BODY,
-            headers={name: value.format(key=key) for name, value in headers.items()},
+            headers={name: value.format(key=key, basic=basic(key)) for name, value in headers.items()},
             params={name: value.format(key=key) for name, value in query.items()},
         )
         assert answer.status_code == 200
+
+    @pytest.mark.parametrize(
+        ("headers", "query"),
+        [
+            (["X-Api-Key: {key}", "x-api-key: {key}"], ""),
+            (["X-Api-Key: {key}", "x-api-key: {other}"], ""),
+            (["X-Api-Key: {key},{other}"], ""),
+            (["X-Api-Key: {key}"], "apiKey={other}"),
+            (["X-Api-Key: {key}"], "apiKey={key}"),
+            (["X-Api-Key: {key}", "Authorization: Bearer {other}"], ""),
+            (["X-Api-Key: {key}", "Authorization: Basic {basic}"], ""),
+            (["Authorization: Bearer {key}", "Authorization: Bearer {key}"], ""),
+            (["Authorization: Bearer {key}"], "apiKey={key}"),
+            (["Authorization: Basic {basic}"], "apiKey={other}"),
+            ([], "apiKey={key}&apiKey={key}"),
+            ([], "apiKey={other}&%61piKey={key}"),
+        ],
+    )
+    async def test_more_than_one_is_refused(
+        self, face: httpx.AsyncClient, world: World, headers: list[str], query: str
+    ) -> None:
+        """S25."""
+        key, other = world.key()[0], world.key()[0]
+        lines = [line.format(key=key, other=other, basic=basic(key)).split(": ") for line in headers]
+        query = query.format(key=key, other=other)
+        answers = [
+            await face.post(f"/webcast/sign_url?{query}", json=BODY, headers=[(a, b) for a, b in lines]),
+            await face.get(f"/webcast/rate_limits?{query}", headers=[(a, b) for a, b in lines]),
+        ]
+        for answer in answers:
+            assert answer.status_code == 401
+            assert crashes_no_client(answer)["reason"] == "CREDENTIAL_AMBIGUOUS"
+        assert not world.events.all
 
     async def test_an_access_token(self, face: httpx.AsyncClient, world: World) -> None:
         token = world.token(uuid4())
