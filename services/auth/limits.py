@@ -34,12 +34,14 @@ from services.auth.domain import Client
 from services.auth.errors import EmailRateLimit, RequestRateLimit
 from services.auth.metrics import RATE_LIMITED
 
-Action = Literal["sign_in", "sign_up", "verify", "refresh", "mail", "factor"]
+Action = Literal["sign_in", "sign_up", "verify", "refresh", "mail", "factor", "factor_wrong"]
 By = Literal["ip", "account", "account_ip"]
 
 _connections: Final = 16
 _patience: Final = 2
 """Seconds that a count may wait for one of them."""
+
+_once_a_day: Final = parse("1 per day")
 
 # setting → what is limited, counted by whom, and how people call it; of each action by address first
 LIMITS: Final[Mapping[str, tuple[Action, By, str]]] = {
@@ -53,7 +55,16 @@ LIMITS: Final[Mapping[str, tuple[Action, By, str]]] = {
     "rate_mail_ip": ("mail", "ip", "mails asked for from your network address"),
     "rate_mail_address": ("mail", "account", "mails to this address"),
     "rate_mail_address_day": ("mail", "account", "mails to this address in a day"),
-    "rate_factor_account": ("factor", "account", "second-factor codes tried for this account"),
+    "rate_factor_account": (
+        "factor",
+        "account",
+        "tries of the second factor of this account (a sign-in by a mailed code has a separate limit)",
+    ),
+    "rate_factor_account_day": (
+        "factor_wrong",
+        "account",
+        "wrong second-factor codes for this account (passkeys and recovery codes are still accepted)",
+    ),
 }
 
 
@@ -116,6 +127,45 @@ class RateLimits:
         if who := self._who("account_ip", client, account):
             with translated():
                 await self._limiter.clear(self._items[name], name, who)
+
+    async def check(self, action: Action, account: str) -> None:
+        """Raise if one of the limits is used up; count nothing."""
+        for name, item, who, spoken in self._of(action, account):
+            with translated():
+                if await self._limiter.test(item, name, who):
+                    continue
+                reset_at = (await self._limiter.get_window_stats(item, name, who)).reset_time
+            RATE_LIMITED.labels(name).inc()
+            raise self._over(action, name, spoken, item, reset_at)
+
+    async def count(self, action: Action, account: str) -> int:
+        """Count one, even over the limit's end. Returns how many there were, as far as the limit goes."""
+        most = 0
+        for name, item, who, _ in self._of(action, account):
+            with translated():
+                await self._limiter.hit(item, name, who)
+                left = (await self._limiter.get_window_stats(item, name, who)).remaining
+            most = max(most, item.amount - left)
+        return most
+
+    async def once(self, what: str, account: str) -> bool:
+        """True for the first call in a day, over all replicas."""
+        with translated():
+            return await self._limiter.hit(_once_a_day, what, self._who("account", Client(), account))
+
+    async def clear(self, action: Action, account: str) -> None:
+        """Forget what was counted for an account."""
+        for name, item, who, _ in self._of(action, account):
+            with translated():
+                await self._limiter.clear(item, name, who)
+
+    def _of(self, action: Action, account: str) -> list[tuple[str, RateLimitItem, str, str]]:
+        who = self._who("account", Client(), account)
+        return [
+            (name, self._items[name], who, spoken)
+            for name, (limited, by, spoken) in LIMITS.items()
+            if limited == action and by == "account"
+        ]
 
     async def close(self) -> None:
         """Close the connections."""

@@ -81,6 +81,10 @@ class Secrets:
         except InvalidTag:
             return None
 
+    def challenge(self) -> bytes:
+        """What a passkey is asked to sign: 256 bits."""
+        return self._entropy.token_bytes(32)
+
     def totp_secret(self) -> str:
         """160 bits in base32, as RFC 4226 recommends."""
         return base64.b32encode(self._entropy.token_bytes(20)).decode()

@@ -28,6 +28,9 @@ Notice = Literal[
     "password_changed",
     "email_changed",
     "factor_changed",
+    "factor_guessed",
+    "recovery_code_used",
+    "recovery_codes_made",
 ]
 
 # Lines of links stay whole up to this many characters, readable in the raw message too.
@@ -36,7 +39,7 @@ _policy: Final = SMTP.clone(max_line_length=500)
 
 @dataclass(frozen=True, slots=True)
 class Letter:
-    """One mail to write. `code` and `link` are secrets; a notice has neither."""
+    """One mail to write. `code` and `link` are secrets; a notice has neither. `left`: of recovery codes."""
 
     kind: Purpose | Notice
     to: str = field(repr=False)
@@ -44,6 +47,7 @@ class Letter:
     link: str = field(default="", repr=False)
     minutes: int = 0
     new_email: str = field(default="", repr=False)
+    left: int = 0
 
 
 class LetterWriter:

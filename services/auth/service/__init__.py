@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from services.auth.service.admin import Admin
+from services.auth.service.factors.recovery import RecoveryCodes
 from services.auth.service.kit import Kit, Rules
 from services.auth.service.mfa import Mfa
 from services.auth.service.otp import Otp
@@ -27,4 +28,5 @@ class AuthService:
         self.otp = Otp(kit)
         self.profile = Profile(kit)
         self.mfa = Mfa(kit)
+        self.recovery = RecoveryCodes(kit)
         self.admin = Admin(kit)

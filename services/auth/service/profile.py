@@ -18,6 +18,7 @@ from services.auth.errors import (
 )
 from services.auth.mail.letters import Letter
 from services.auth.passwords import check_new_password
+from services.auth.service.factors.guesses import Guesses
 from services.auth.service.issuing import Issuing
 from services.auth.service.kit import Kit, metadata
 from services.auth.service.sessions import end_sessions
@@ -111,6 +112,7 @@ class Profile:
             await unit.codes.drop(user.id, ["recovery", "magiclink"])
             await unit.audit.add("password_changed", user.id, client)
         await kit.deny(ended)
+        await Guesses(kit).forget(user.id)
         kit.post([Letter("password_changed", user.email)])
 
     async def _prove_owner(self, principal: Principal, user: User, change: Change, client: Client) -> None:
