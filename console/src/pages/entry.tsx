@@ -2,9 +2,10 @@
 import type { JSX } from "preact";
 import { useState } from "preact/hooks";
 import { OtpType } from "../gen/signgate/auth/v1/auth_pb.ts";
-import { FactorStatus, type Session } from "../gen/signgate/auth/v1/user_pb.ts";
+import type { Session } from "../gen/signgate/auth/v1/user_pb.ts";
 import { useAction } from "../hooks.ts";
-import { Button, ErrorNote, Field, Note, onSubmit } from "../parts/basics.tsx";
+import { Button, CodeField, ErrorNote, Field, Note, onSubmit } from "../parts/basics.tsx";
+import { SecondFactor, verifiedFactors } from "../parts/secondfactor.tsx";
 import { accounts, HERE, session } from "../session.ts";
 import { Engines } from "../parts/engines.tsx";
 
@@ -18,7 +19,7 @@ interface FormProps {
 export function Entry({ route }: { route: string }) {
   const [email, setEmail] = useState("");
   const [halfway, setHalfway] = useState<Session>();
-  const enter = (given: Session) => (verifiedFactor(given) ? setHalfway(given) : session.begin(given));
+  const enter = (given: Session) => (verifiedFactors(given).length ? setHalfway(given) : session.begin(given));
   const forms: Readonly<Record<string, (props: FormProps) => JSX.Element>> = {
     "/sign-up": SignUp,
     "/confirm": Confirm,
@@ -153,50 +154,6 @@ async function redeem(type: OtpType, email: string, token: string, enter: FormPr
   if (answer.session) enter(answer.session);
 }
 
-function verifiedFactor(given: Session) {
-  return given.user?.factors.find((factor) => factor.status === FactorStatus.VERIFIED);
-}
-
-/** The session is there, but of one factor; what it may not do without the second, it asks for here. */
-function SecondFactor({ halfway, onLeave }: { halfway: Session; onLeave: () => void }) {
-  const [code, setCode] = useState("");
-  const [recovering, setRecovering] = useState(false);
-  const prove = useAction(async () => {
-    const factorId = verifiedFactor(halfway)?.id ?? "";
-    const called = { headers: { authorization: `Bearer ${halfway.accessToken}` } };
-    const typed = code.trim();
-    const raised = recovering
-      ? await accounts.useRecoveryCode({ code: typed }, called)
-      : await accounts.verifyFactor(
-          { factorId, challengeId: (await accounts.challengeFactor({ factorId }, called)).challengeId, code: typed },
-          called,
-        );
-    if (raised.session) session.begin(raised.session);
-  });
-  return (
-    <form onSubmit={onSubmit(() => void prove.run())}>
-      <h2>Second factor</h2>
-      <p>{recovering ? "Enter one of the recovery codes that you stored; it works once." : "Enter the code that your app shows."}</p>
-      <CodeField key={String(recovering)} value={code} onInput={setCode} label={recovering ? "Recovery code" : "Code"} />
-      <ErrorNote trouble={prove.trouble} />
-      <Button kind="primary" submit busy={prove.busy}>Sign in</Button>
-      <p class="ways">
-        <Button
-          kind="quiet"
-          onClick={() => {
-            setRecovering(!recovering);
-            setCode("");
-            prove.clear();
-          }}
-        >
-          {recovering ? "Use the app's code" : "Use a recovery code"}
-        </Button>
-        <Button kind="quiet" onClick={onLeave}>Start again</Button>
-      </p>
-    </form>
-  );
-}
-
 interface ControlProps {
   value: string;
   onInput: (value: string) => void;
@@ -247,26 +204,6 @@ export function Password({ value, onInput, autocomplete, label = "Password", hin
             {shown ? "Hide" : "Show"}
           </Button>
         </span>
-      )}
-    </Field>
-  );
-}
-
-export function CodeField({ value, onInput, label = "Code" }: ControlProps & { label?: string }) {
-  return (
-    <Field label={label}>
-      {(attributes) => (
-        <input
-          {...attributes}
-          class="code-input"
-          name="code"
-          inputMode={label === "Code" ? "numeric" : "text"}
-          autocomplete="one-time-code"
-          required
-          maxLength={12}
-          value={value}
-          onInput={(event) => onInput(event.currentTarget.value)}
-        />
       )}
     </Field>
   );
