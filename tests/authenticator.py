@@ -1,4 +1,4 @@
-"""An authenticator in software (WebAuthn Level 2), for tests: what a browser and a security key do together."""
+"""A software authenticator (WebAuthn Level 2), for tests: what a browser and a security key do together."""
 
 from __future__ import annotations
 

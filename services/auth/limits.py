@@ -138,15 +138,15 @@ class RateLimits:
             RATE_LIMITED.labels(name).inc()
             raise self._over(action, name, spoken, item, reset_at)
 
-    async def count(self, action: Action, account: str) -> int:
-        """Count one, even over the limit's end. Returns how many there were, as far as the limit goes."""
-        most = 0
+    async def count(self, action: Action, account: str, notable: int) -> bool:
+        """Count one, also when a limit is used up. True once there are `notable`, or all that a limit allows."""
+        reached = False
         for name, item, who, _ in self._of(action, account):
             with translated():
                 await self._limiter.hit(item, name, who)
                 left = (await self._limiter.get_window_stats(item, name, who)).remaining
-            most = max(most, item.amount - left)
-        return most
+            reached = reached or item.amount - left >= min(notable, item.amount)
+        return reached
 
     async def once(self, what: str, account: str) -> bool:
         """True for the first call in a day, over all replicas."""

@@ -245,7 +245,7 @@ def second_factor() -> None:
 
 
 def passkey_is_read() -> None:
-    """This client sets none up; it reads an account that has one."""
+    """The client sets none up; it reads an account that has one."""
     one, _ = signed_up()
     headers = {"Authorization": f"Bearer {one.get_session().access_token}"}
     body = {"factor_type": "webauthn", "friendly_name": "key"}

@@ -1,7 +1,7 @@
 """The unmodified `@supabase/auth-js` in Chromium, with its virtual authenticator: `mfa.webauthn` end to end.
 
-The page comes from this test and is shown at the edge's own address, so its calls are of the same origin. Only the
-bundle is made here, by the console's bundler; the client in it is the published one.
+The page comes from this test and is shown at the edge's own address, so its calls are of the same origin.
+Only the bundle is made here, by the console's bundler; the client in it is the published one.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import subprocess
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest

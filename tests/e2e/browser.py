@@ -111,10 +111,8 @@ class Visitor:
 
 
 @contextmanager
-def visiting(
-    browser: Browser, running: Running, *, width: int = 1280, home: str = ""
-) -> Iterator[Visitor]:
-    """A tab with no memory. When it closes without a failure before: it has asked nobody but the edge.
+def visiting(browser: Browser, running: Running, *, width: int = 1280, home: str = "") -> Iterator[Visitor]:
+    """A tab with no memory. When it closes without a failure before: it has asked the edge alone.
 
     `home`: another address of the edge, as browsers call it.
     """

@@ -1,4 +1,4 @@
-"""Passkeys and recovery codes in the console, in Chromium with its virtual authenticator, through the edge."""
+"""Passkeys and recovery codes in the console, in Chromium with its virtual authenticator."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def add_passkey(visitor: Visitor, name: str) -> None:
 
 
 def test_a_passkey_from_setting_up_to_removing(visitor: Visitor, running: Running, tmp_path: Path) -> None:
-    """Created, used to sign in, one more refused on the same key; recovery codes counted, made again, used."""
+    """Created, used to sign in, refused twice on one key; recovery codes counted, made again, used."""
     page, address = visitor.page, confirmed_account(running)
     visitor.sign_in(address)
     visitor.go("Account")
@@ -102,6 +102,6 @@ def test_by_an_ip_address_the_console_says_why_not(chromium: Browser, running: R
         visitor.sign_in(confirmed_account(running))
         visitor.go("Account")
         add_passkey(visitor, "Blue key")
-        expect(visitor.page.get_by_role("alert")).to_be_visible()
+        expect(visitor.page.get_by_role("alert")).to_contain_text(by_name(running))
         visitor.page.get_by_role("button", name="Cancel").click()
         expect(visitor.page.get_by_role("region", name="Second factor")).to_contain_text("None.")

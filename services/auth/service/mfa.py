@@ -11,24 +11,19 @@ from uuid import UUID
 
 import pyotp
 
-from servicekit import log
 from servicekit.principal import Principal
 from services.auth.domain import (
-    MAX_TRIES,
-    Challenge,
     Client,
     Factor,
     Issued,
     Json,
     PasskeyAnswer,
-    SecretFactor,
     Session,
     User,
 )
 from services.auth.errors import (
     FactorNotFound,
     InsufficientAal,
-    MfaChallengeExpired,
     MfaVerificationFailed,
     SessionExpired,
     TooManyFactors,
@@ -36,9 +31,11 @@ from services.auth.errors import (
     ValidationFailed,
 )
 from services.auth.mail.letters import Letter
-from services.auth.service.factors import totp, webauthn
+from services.auth.service.factors import totp
 from services.auth.service.factors.guesses import Guesses
+from services.auth.service.factors.proving import Proving, WrongAnswer, ceremony
 from services.auth.service.factors.recovery import new_codes
+from services.auth.service.factors.webauthn import Ceremony
 from services.auth.service.issuing import Issuing
 from services.auth.service.kit import Kit, storable
 from services.auth.service.sessions import end_sessions
@@ -48,7 +45,6 @@ if TYPE_CHECKING:
 
 MAX_FACTORS: Final = 10
 _name_limit: Final = 64
-_log = log.get("mfa")
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +64,7 @@ class Asked:
     id: UUID
     expires_at: datetime
     kind: str
-    ceremony: webauthn.Ceremony | None = None
+    ceremony: Ceremony | None = None
     options: Json | None = field(default=None, repr=False)
 
 
@@ -85,6 +81,7 @@ class Mfa:
 
     def __init__(self, kit: Kit) -> None:
         self._kit, self._issuing, self._guesses = kit, Issuing(kit), Guesses(kit)
+        self._proving = Proving(kit, self._guesses)
         # A QR code takes a tenth of a second in the worst case: one at a time, and not in the event loop.
         self._drawing = asyncio.Semaphore(1)
 
@@ -143,10 +140,13 @@ class Mfa:
                 await unit.factors.challenge(challenge_id, factor_id, ends, client.ip)
                 return Asked(challenge_id, ends, factor.kind)
             kit.rules.passkeys.check(rp_id, origins)
+            if factor.passkey is None:
+                user = _there(await unit.accounts.by_id(principal.user_id))
+                self._proving.check_addition(user, factor, await _session(unit, principal))
             random = kit.secrets.challenge()
             await unit.factors.challenge(challenge_id, factor_id, ends, client.ip, random)
-            options = await self._options(unit, factor, random)
-        return Asked(challenge_id, ends, factor.kind, _ceremony(factor), options)
+            options = await self._proving.options(unit, factor, random)
+        return Asked(challenge_id, ends, factor.kind, ceremony(factor), options)
 
     async def verify(
         self,
@@ -170,13 +170,12 @@ class Mfa:
         async with kit.store.unit() as unit:
             # The account's lock first: two factors proved at once would both think themselves the first.
             user = _there(await unit.accounts.by_id(principal.user_id, lock=True))
-            factor, challenge = await self._challenged(unit, user, factor_id, challenge_id)
+            factor, challenge = await self._proving.challenged(unit, user, factor_id, challenge_id)
+            session = await _session(unit, principal)
+            self._proving.check_addition(user, factor, session)
             try:
-                if isinstance(answer, str):
-                    await self._prove_code(unit, factor, answer, account)
-                else:
-                    await self._prove_passkey(unit, user, factor, challenge, answer)
-            except _Wrong as wrong:
+                await self._proving.prove(unit, user, factor, challenge, answer, account)
+            except WrongAnswer as wrong:
                 # This unit is committed: a wrong answer stays counted.
                 refused = MfaVerificationFailed(wrong.message)
                 await unit.factors.missed(challenge.id, over=not isinstance(answer, str))
@@ -193,9 +192,6 @@ class Mfa:
                     letters = [Letter("factor_changed", user.email)]
                     if not user.has_factor:
                         codes = await new_codes(kit, unit, user.id)
-                session = _alive(
-                    await unit.sessions.get(principal.session_id, lock=True) if principal.session_id else None
-                )
                 user = await unit.accounts.get(user.id)
                 issued = await self._issuing.raised(unit, user, session, factor.kind, factor.id)
                 await unit.audit.add("factor_proved", user.id, client, factor_id=str(factor.id))
@@ -217,9 +213,7 @@ class Mfa:
             hashed = kit.secrets.recovery_hash(user.id, code)
             left = await unit.factors.use_recovery_code(user.id, hashed, now) if user.has_factor else None
             if left is not None:
-                session = _alive(
-                    await unit.sessions.get(principal.session_id, lock=True) if principal.session_id else None
-                )
+                session = await _session(unit, principal)
                 issued = await self._issuing.raised(unit, user, session, "recovery_code", None)
                 await unit.audit.add("recovery_code_used", user.id, client, left=left)
                 letters.append(Letter("recovery_code_used", user.email, left=left))
@@ -253,77 +247,6 @@ class Mfa:
             await unit.audit.add("factor_removed", user.id, client, factor_id=str(factor_id))
         kit.post(letters)
 
-    async def _options(self, unit: Unit, factor: SecretFactor, challenge: bytes) -> Json:
-        kit = self._kit
-        milliseconds = int(kit.rules.challenge_ttl.total_seconds() * 1000)
-        if factor.passkey is not None:
-            return webauthn.request(kit.rules.passkeys, factor.passkey, challenge, milliseconds)
-        user = await unit.accounts.get(factor.user_id)
-        known = await unit.factors.passkeys(factor.user_id)
-        return webauthn.creation(
-            kit.rules.passkeys, kit.rules.totp_issuer, user, challenge, milliseconds, known
-        )
-
-    async def _challenged(
-        self, unit: Unit, user: User, factor_id: UUID, challenge_id: UUID
-    ) -> tuple[SecretFactor, Challenge]:
-        """The factor and its live challenge, both locked. Raises `FactorNotFound`, `MfaChallengeExpired`."""
-        factor = await unit.factors.get(factor_id, user.id)
-        if factor is None:
-            raise FactorNotFound
-        challenge = await unit.factors.challenged(challenge_id, factor_id)
-        now = self._kit.clock.now()
-        over = challenge is None or challenge.expires_at <= now or challenge.verified_at is not None
-        if challenge is None or over or challenge.attempts >= MAX_TRIES:
-            raise MfaChallengeExpired
-        return factor, challenge
-
-    async def _prove_code(self, unit: Unit, factor: SecretFactor, code: str, account: str) -> None:
-        """Raises `_Wrong`; `RequestRateLimit` once the day's wrong answers are used up."""
-        if factor.kind != "totp":
-            raise ValidationFailed("webauthn", "give the passkey's response: this factor has no codes")
-        if factor.status == "verified":
-            await self._guesses.check(account)
-        secret, now = self._kit.secrets.unseal(factor.id, factor.sealed), self._kit.clock.time()
-        step = None if secret is None else totp.matching_step(secret, code, now, factor.last_used_step)
-        if step is None:
-            raise _Wrong("totp")
-        await unit.factors.verified(factor.id, step)
-
-    async def _prove_passkey(
-        self, unit: Unit, user: User, factor: SecretFactor, challenge: Challenge, answer: PasskeyAnswer
-    ) -> None:
-        """Raises `_Wrong`, `PasskeyExists`."""
-        party = self._kit.rules.passkeys
-        if factor.kind != "webauthn" or challenge.webauthn is None:
-            raise ValidationFailed("code", "give the code: this factor is no passkey")
-        party.check(answer.rp_id, answer.origins)
-        if answer.ceremony != _ceremony(factor):
-            raise ValidationFailed("type", f"must be {_ceremony(factor)}: see the challenge")
-        try:
-            if factor.passkey is None:
-                await unit.factors.created(factor.id, webauthn.created(party, answer, challenge.webauthn))
-            else:
-                count = webauthn.signed(party, answer, challenge.webauthn, factor.passkey, user.id)
-                await unit.factors.signed(factor.id, count)
-        except webauthn.PasskeyCopied:
-            _log.warning("a passkey's counter went back: it may be a copy", factor_id=str(factor.id))
-            message = "This passkey's counter went back: it may be a copy. Remove it, and use another factor."
-            raise _Wrong("passkey_counter", message) from None
-        except webauthn.PasskeyRefused:
-            raise _Wrong("passkey", "The passkey's response is not valid. Ask for a new challenge.") from None
-
-
-class _Wrong(Exception):
-    """A wrong answer: `why`, for the audit log, and what the caller is told."""
-
-    def __init__(self, why: str, message: str = MfaVerificationFailed.message) -> None:
-        self.why, self.message = why, message
-
-
-def _ceremony(factor: SecretFactor) -> webauthn.Ceremony:
-    return "create" if factor.passkey is None else "request"
-
 
 def _there(user: User | None) -> User:
     if user is None:
@@ -331,7 +254,9 @@ def _there(user: User | None) -> User:
     return user
 
 
-def _alive(session: Session | None) -> Session:
-    if session is None or session.revoked_at is not None:
+async def _session(unit: Unit, principal: Principal) -> Session:
+    """The caller's session, locked. Raises `SessionExpired`."""
+    found = await unit.sessions.get(principal.session_id, lock=True) if principal.session_id else None
+    if found is None or found.revoked_at is not None:
         raise SessionExpired
-    return session
+    return found

@@ -112,8 +112,8 @@ class Profile:
             await unit.codes.drop(user.id, ["recovery", "magiclink"])
             await unit.audit.add("password_changed", user.id, client)
         await kit.deny(ended)
-        await Guesses(kit).forget(user.id)
         kit.post([Letter("password_changed", user.email)])
+        await Guesses(kit).forget(user.id)
 
     async def _prove_owner(self, principal: Principal, user: User, change: Change, client: Client) -> None:
         """A session may be stolen; a new password asks for more than having one, if so configured."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from typing import Any, get_args
+from uuid import UUID
 
 import pytest
 
@@ -125,6 +126,40 @@ async def test_a_code_is_no_answer_to_a_passkey_nor_a_passkey_to_an_app(world: W
             metadata=bearer(raised),
         )
     assert refused.value.reason == "VALIDATION_FAILED"
+
+
+async def test_an_enrolment_left_open_is_not_for_who_has_one_factor(world: World) -> None:
+    """Anyone's authenticator could answer it: a protected account's asks for aal2 until it is created."""
+    owner = await world.user()
+    phone = await enroll(world, owner)
+    raised = (await phone.prove(owner, phone.code())).session
+    key = await enroll_key(world, raised)
+    asked = await key.challenge(raised)
+    thief = await world.sign_in(owner.user.email)
+    with pytest.raises(Unauthenticated) as refused:
+        await key.challenge(thief)
+    assert refused.value.reason == "INSUFFICIENT_AAL"
+    with pytest.raises(Unauthenticated) as refused:
+        await key.prove(thief, asked)
+    assert refused.value.reason == "INSUFFICIENT_AAL"
+    assert claims(await world.refresh(thief.refresh_token))["aal"] == "aal1"
+    assert claims((await key.prove(raised, asked)).session)["aal"] == "aal2"
+
+
+async def test_a_passkey_is_created_by_a_fresh_sign_in_only(world: World) -> None:
+    """As its enrolment: a session that was stolen long ago makes itself no second factor."""
+    owner = await world.user()
+    key = await enroll_key(world, owner)
+    asked = await key.challenge(owner)
+    long_ago = (
+        "UPDATE auth.sessions SET amr = jsonb_set(amr, '{0,timestamp}', to_jsonb($2::bigint))"
+        " WHERE user_id = $1"
+    )
+    await world.sql.execute(long_ago, UUID(owner.user.id), claims(owner)["amr"][0]["timestamp"] - 3601)
+    for attempt in (key.challenge(owner), key.prove(owner, asked)):
+        with pytest.raises(FailedPrecondition) as refused:
+            await attempt
+        assert refused.value.reason == "REAUTHENTICATION_NEEDED"
 
 
 async def test_a_counter_that_goes_back_is_refused_and_noted(world: World) -> None:

@@ -309,7 +309,9 @@ class AuthServiceServicer:
         and passkeys and recovery codes are still accepted. Sessions that began with a mailed code have a separate
         count, so that someone who knows only the password cannot use it up.
         Errors: INVALID_ARGUMENT (MFA_VERIFICATION_FAILED, MFA_CHALLENGE_EXPIRED), ALREADY_EXISTS
-        (MFA_WEBAUTHN_CREDENTIAL_EXISTS), RESOURCE_EXHAUSTED (OVER_REQUEST_RATE_LIMIT).
+        (MFA_WEBAUTHN_CREDENTIAL_EXISTS), RESOURCE_EXHAUSTED (OVER_REQUEST_RATE_LIMIT). To make a new factor count:
+        UNAUTHENTICATED (INSUFFICIENT_AAL: the account has a factor already, and this session did not show it),
+        FAILED_PRECONDITION (REAUTHENTICATION_NEEDED: a passkey needs a sign-in of the last hour).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -108,7 +108,9 @@ class AuthServiceStub:
     and passkeys and recovery codes are still accepted. Sessions that began with a mailed code have a separate
     count, so that someone who knows only the password cannot use it up.
     Errors: INVALID_ARGUMENT (MFA_VERIFICATION_FAILED, MFA_CHALLENGE_EXPIRED), ALREADY_EXISTS
-    (MFA_WEBAUTHN_CREDENTIAL_EXISTS), RESOURCE_EXHAUSTED (OVER_REQUEST_RATE_LIMIT).
+    (MFA_WEBAUTHN_CREDENTIAL_EXISTS), RESOURCE_EXHAUSTED (OVER_REQUEST_RATE_LIMIT). To make a new factor count:
+    UNAUTHENTICATED (INSUFFICIENT_AAL: the account has a factor already, and this session did not show it),
+    FAILED_PRECONDITION (REAUTHENTICATION_NEEDED: a passkey needs a sign-in of the last hour).
     """
     UseRecoveryCode: _grpc.UnaryUnaryMultiCallable[_auth_pb2.UseRecoveryCodeRequest, _auth_pb2.UseRecoveryCodeResponse]
     """UseRecoveryCode raises this session to `aal2` by a recovery code, which is spent. The account's owner gets a
@@ -208,7 +210,9 @@ class AuthServiceAsyncStub(AuthServiceStub):
     and passkeys and recovery codes are still accepted. Sessions that began with a mailed code have a separate
     count, so that someone who knows only the password cannot use it up.
     Errors: INVALID_ARGUMENT (MFA_VERIFICATION_FAILED, MFA_CHALLENGE_EXPIRED), ALREADY_EXISTS
-    (MFA_WEBAUTHN_CREDENTIAL_EXISTS), RESOURCE_EXHAUSTED (OVER_REQUEST_RATE_LIMIT).
+    (MFA_WEBAUTHN_CREDENTIAL_EXISTS), RESOURCE_EXHAUSTED (OVER_REQUEST_RATE_LIMIT). To make a new factor count:
+    UNAUTHENTICATED (INSUFFICIENT_AAL: the account has a factor already, and this session did not show it),
+    FAILED_PRECONDITION (REAUTHENTICATION_NEEDED: a passkey needs a sign-in of the last hour).
     """
     UseRecoveryCode: _aio.UnaryUnaryMultiCallable[_auth_pb2.UseRecoveryCodeRequest, _auth_pb2.UseRecoveryCodeResponse]  # type: ignore[assignment]
     """UseRecoveryCode raises this session to `aal2` by a recovery code, which is spent. The account's owner gets a
@@ -413,7 +417,9 @@ class AuthServiceServicer(metaclass=_abc_1.ABCMeta):
         and passkeys and recovery codes are still accepted. Sessions that began with a mailed code have a separate
         count, so that someone who knows only the password cannot use it up.
         Errors: INVALID_ARGUMENT (MFA_VERIFICATION_FAILED, MFA_CHALLENGE_EXPIRED), ALREADY_EXISTS
-        (MFA_WEBAUTHN_CREDENTIAL_EXISTS), RESOURCE_EXHAUSTED (OVER_REQUEST_RATE_LIMIT).
+        (MFA_WEBAUTHN_CREDENTIAL_EXISTS), RESOURCE_EXHAUSTED (OVER_REQUEST_RATE_LIMIT). To make a new factor count:
+        UNAUTHENTICATED (INSUFFICIENT_AAL: the account has a factor already, and this session did not show it),
+        FAILED_PRECONDITION (REAUTHENTICATION_NEEDED: a passkey needs a sign-in of the last hour).
         """
 
     @_abc_1.abstractmethod

@@ -50,8 +50,8 @@ class Guesses:
         """Count a wrong answer. Returns the mail that it gives reason for."""
         limits = self._kit.limits
         await unit.audit.add("factor_failed", user.id, client, why=why, factor_id=factor_id)
-        count = await limits.count("factor_wrong", account)
-        if count >= WARN_AFTER and await limits.once("factor_guessed", str(user.id)):
+        many = await limits.count("factor_wrong", account, WARN_AFTER)
+        if many and await limits.once("factor_guessed", str(user.id)):
             return [Letter("factor_guessed", user.email)]
         return []
 
