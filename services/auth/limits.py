@@ -139,7 +139,7 @@ class RateLimits:
             raise self._over(action, name, spoken, item, reset_at)
 
     async def count(self, action: Action, account: str, notable: int) -> bool:
-        """Count one, also when a limit is used up. True once there are `notable`, or all that a limit allows."""
+        """Count one. True once there are `notable` ones, or as many as a limit allows."""
         reached = False
         for name, item, who, _ in self._of(action, account):
             with translated():

@@ -156,6 +156,8 @@ def fill(message: Any) -> None:
                 fill(getattr(message, field.name).add())
         elif nested is not None:
             fill(getattr(message, field.name))
+        elif field.type == field.TYPE_BYTES:
+            setattr(message, field.name, bytes(bound.max_bytes))
         elif field.type == field.TYPE_BOOL:
             setattr(message, field.name, True)
         elif field.type == field.TYPE_ENUM:
