@@ -19,7 +19,7 @@ interface FormProps {
 export function Entry({ route }: { route: string }) {
   const [email, setEmail] = useState("");
   const [halfway, setHalfway] = useState<Session>();
-  const enter = (given: Session) => (verifiedFactors(given).length ? setHalfway(given) : session.begin(given));
+  const enter = (given: Session) => (verifiedFactors(given.user).length ? setHalfway(given) : session.begin(given));
   const forms: Readonly<Record<string, (props: FormProps) => JSX.Element>> = {
     "/sign-up": SignUp,
     "/confirm": Confirm,
@@ -39,7 +39,14 @@ export function Entry({ route }: { route: string }) {
       </div>
       <section class="card form-card">
         {halfway
-          ? <SecondFactor halfway={halfway} onLeave={() => setHalfway(undefined)} />
+          ? (
+            <SecondFactor
+              user={halfway.user}
+              token={() => Promise.resolve(halfway.accessToken)}
+              onProved={(raised) => session.begin(raised)}
+              onLeave={() => setHalfway(undefined)}
+            />
+          )
           : <Form email={email} setEmail={setEmail} enter={enter} />}
       </section>
     </div>

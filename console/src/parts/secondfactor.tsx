@@ -1,13 +1,13 @@
 /** The second factor at sign-in: a passkey, an app's code, or a recovery code. */
 import { useState } from "preact/hooks";
-import { FactorStatus, type Factor, type Session } from "../gen/signgate/auth/v1/user_pb.ts";
+import { FactorStatus, type Factor, type Session, type User } from "../gen/signgate/auth/v1/user_pb.ts";
 import { useAction } from "../hooks.ts";
 import { answer, offered, relyingParty } from "../passkeys.ts";
-import { accounts, session } from "../session.ts";
+import { accounts } from "../session.ts";
 import { Button, CodeField, ErrorNote, onSubmit } from "./basics.tsx";
 
-export function verifiedFactors(given: Session): Factor[] {
-  return given.user?.factors.filter((factor) => factor.status === FactorStatus.VERIFIED) ?? [];
+export function verifiedFactors(user: User | undefined): Factor[] {
+  return user?.factors.filter((factor) => factor.status === FactorStatus.VERIFIED) ?? [];
 }
 
 /** What its owner calls it. */
@@ -22,29 +22,38 @@ const WAYS: Readonly<Record<Way, { means: string; lead: string }>> = {
   recovery: { means: "Use a recovery code", lead: "Enter one of the recovery codes that you stored; it works once." },
 };
 
+interface SecondFactorProps {
+  user: User | undefined;
+  /** The access token of the session that is to be raised. */
+  token: () => Promise<string>;
+  onProved: (raised: Session) => void;
+  action?: string;
+  onLeave: () => void;
+}
+
 /** The session is there, but of one factor; what it may not do without the second, it asks for here. */
-export function SecondFactor({ halfway, onLeave }: { halfway: Session; onLeave: () => void }) {
-  const factors = verifiedFactors(halfway);
+export function SecondFactor({ user, token, onProved, action = "Sign in", onLeave }: SecondFactorProps) {
+  const factors = verifiedFactors(user);
   const passkeys = offered() ? factors.filter((factor) => factor.factorType === "webauthn") : [];
   const app = factors.find((factor) => factor.factorType === "totp");
   const ways: Way[] = [...(passkeys.length ? ["passkey" as const] : []), ...(app ? ["app" as const] : []), "recovery"];
   const [way, setWay] = useState<Way>(ways[0] ?? "recovery");
   const [code, setCode] = useState("");
-  const called = { headers: { authorization: `Bearer ${halfway.accessToken}` } };
-  const begin = ({ session: raised }: { session?: Session | undefined }) => {
-    if (raised) session.begin(raised);
+  const called = async () => ({ headers: { authorization: `Bearer ${await token()}` } });
+  const done = ({ session: raised }: { session?: Session | undefined }) => {
+    if (raised) onProved(raised);
   };
   const prove = useAction(async () => {
     const typed = code.trim();
-    if (way === "recovery") return begin(await accounts.useRecoveryCode({ code: typed }, called));
+    if (way === "recovery") return done(await accounts.useRecoveryCode({ code: typed }, await called()));
     const factorId = app?.id ?? "";
-    const { challengeId } = await accounts.challengeFactor({ factorId }, called);
-    begin(await accounts.verifyFactor({ factorId, challengeId, code: typed }, called));
+    const { challengeId } = await accounts.challengeFactor({ factorId }, await called());
+    done(await accounts.verifyFactor({ factorId, challengeId, code: typed }, await called()));
   });
   const use = useAction(async (factorId: string) => {
-    const challenge = await accounts.challengeFactor({ factorId, relyingParty: relyingParty() }, called);
+    const challenge = await accounts.challengeFactor({ factorId, relyingParty: relyingParty() }, await called());
     const passkey = await answer(challenge);
-    begin(await accounts.verifyFactor({ factorId, challengeId: challenge.challengeId, passkey }, called));
+    done(await accounts.verifyFactor({ factorId, challengeId: challenge.challengeId, passkey }, await called()));
   });
   return (
     <form onSubmit={onSubmit(() => void (way === "passkey" ? use.run(passkeys[0]?.id ?? "") : prove.run()))}>
@@ -58,7 +67,7 @@ export function SecondFactor({ halfway, onLeave }: { halfway: Session; onLeave: 
           ))
         : <CodeField key={way} value={code} onInput={setCode} label={way === "recovery" ? "Recovery code" : "Code"} />}
       <ErrorNote trouble={way === "passkey" ? use.trouble : prove.trouble} />
-      {way !== "passkey" && <Button kind="primary" submit busy={prove.busy}>Sign in</Button>}
+      {way !== "passkey" && <Button kind="primary" submit busy={prove.busy}>{action}</Button>}
       <p class="ways">
         {ways.filter((other) => other !== way).map((other) => (
           <Button
@@ -74,7 +83,7 @@ export function SecondFactor({ halfway, onLeave }: { halfway: Session; onLeave: 
             {WAYS[other].means}
           </Button>
         ))}
-        <Button kind="quiet" onClick={onLeave}>Start again</Button>
+        <Button kind="quiet" onClick={onLeave}>{action === "Sign in" ? "Start again" : "Cancel"}</Button>
       </p>
     </form>
   );
