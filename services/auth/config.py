@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Self
 
 from limits import parse as parse_rate
-from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, model_validator
 from pydantic_settings import NoDecode
 
 from servicekit.config import ListenAddress, listed
 from servicekit.inside import InsideSettings
 from servicekit.mail import SmtpSettings
+from services.auth.party import RelyingParty, relying_party
 from services.auth.redirects import Pattern
 
 
@@ -54,6 +55,9 @@ class AuthSettings(InsideSettings, SmtpSettings):
     `auto_confirm`: accounts count as confirmed without a mail. For development only.
     `reuse_window`: for how long a used refresh token gives further live ones, for tabs that refresh
     at once. `session_inactivity`: a session that is not refreshed for so long is over.
+    `webauthn_rp_id`: the domain name that passkeys are bound to; without it, that of `site_url`. Changing
+    it makes all passkeys unusable. `webauthn_origins`: further origins that may use them, beside that of
+    `site_url`: https origins of this domain or below it, and Android apps (`android:apk-key-hash:…`).
     `hash_threads`: passwords hashed at once. `hash_queue`: the most that wait; `hash_max_wait`: the longest
     estimated wait. Beyond either, OVERLOADED.
     `even_answer`: answers that could tell whether an address is known come at multiples of this.
@@ -91,6 +95,8 @@ class AuthSettings(InsideSettings, SmtpSettings):
     flow_ttl: Seconds = 300
     challenge_ttl: Seconds = 300
     totp_issuer: str = "Signgate"
+    webauthn_rp_id: str = ""
+    webauthn_origins: Annotated[tuple[str, ...], NoDecode, BeforeValidator(listed)] = ()
 
     password_min_length: Annotated[int, Field(ge=6, le=64)] = 8
     argon2_time_cost: Annotated[int, Field(ge=1, le=20)] = 2
@@ -123,3 +129,13 @@ class AuthSettings(InsideSettings, SmtpSettings):
     rate_notice_account: Rate = "5 per day"
     rate_factor_account: Rate = "15 per 5 minutes"
     rate_key_notice: Rate = "10 per hour"
+    rate_factor_account_day: Rate = "30 per day"
+
+    def passkeys(self) -> RelyingParty:
+        """Where passkeys may be used. Raises `ValueError`."""
+        return relying_party(self.site_url, self.webauthn_rp_id, self.webauthn_origins)
+
+    @model_validator(mode="after")
+    def _passkeys_hold(self) -> Self:
+        self.passkeys()
+        return self

@@ -22,10 +22,12 @@ PermissionDenied
 FailedPrecondition
 ├── EmailNotConfirmed         EMAIL_NOT_CONFIRMED
 ├── SignupDisabled            SIGNUP_DISABLED
+├── WebAuthnDisabled          MFA_WEBAUTHN_ENROLL_NOT_ENABLED
 └── TooManyFactors            TOO_MANY_ENROLLED_MFA_FACTORS
 AlreadyExists
 ├── EmailExists               EMAIL_EXISTS
-└── FactorNameConflict        MFA_FACTOR_NAME_CONFLICT
+├── FactorNameConflict        MFA_FACTOR_NAME_CONFLICT
+└── PasskeyExists             MFA_WEBAUTHN_CREDENTIAL_EXISTS
 NotFound
 ├── UserNotFound              USER_NOT_FOUND
 ├── SessionNotFound           SESSION_NOT_FOUND
@@ -190,6 +192,13 @@ class TooManyFactors(FailedPrecondition):
     message = "This account has as many second factors as it may have."
 
 
+class WebAuthnDisabled(FailedPrecondition):
+    """The deployment has no domain name to which browsers could bind a passkey."""
+
+    reason = "MFA_WEBAUTHN_ENROLL_NOT_ENABLED"
+    message = "Passkeys are not available here: the deployment's address has no domain name with https."
+
+
 class EmailExists(AlreadyExists):
     """Another account has the address."""
 
@@ -202,6 +211,13 @@ class FactorNameConflict(AlreadyExists):
 
     reason = "MFA_FACTOR_NAME_CONFLICT"
     message = "Another of your second factors has this name."
+
+
+class PasskeyExists(AlreadyExists):
+    """The credential belongs to a factor already, of this or of another account."""
+
+    reason = "MFA_WEBAUTHN_CREDENTIAL_EXISTS"
+    message = "This passkey is in use already. Create a new one."
 
 
 class UserNotFound(NotFound):

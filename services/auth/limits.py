@@ -38,7 +38,18 @@ from services.auth.domain import Client
 from services.auth.errors import EmailRateLimit, RequestRateLimit
 from services.auth.metrics import RATE_LIMITED
 
-Action = Literal["sign_in", "sign_up", "verify", "refresh", "mail", "nonce", "notice", "factor", "key_notice"]
+Action = Literal[
+    "sign_in",
+    "sign_up",
+    "verify",
+    "refresh",
+    "mail",
+    "nonce",
+    "notice",
+    "key_notice",
+    "factor",
+    "factor_wrong",
+]
 By = Literal["ip", "net", "account", "account_ip", "client", "group"]
 """Of an account, `account` counts all callers together; `account_ip` each address, or device that the account
 knows; `client` strangers together, and each client that the account knows by itself; `group` strangers
@@ -48,6 +59,8 @@ together, and those that it knows together.
 _connections: Final = 16
 _patience: Final = 2
 """Seconds that a count may wait for one of them."""
+
+_once_a_day: Final = parse("1 per day")
 
 # setting → what is limited, counted by whom, and how people call it; of each action by address first
 LIMITS: Final[Mapping[str, tuple[Action, By, str]]] = {
@@ -69,7 +82,16 @@ LIMITS: Final[Mapping[str, tuple[Action, By, str]]] = {
     "rate_nonce_account_day": ("nonce", "account", "mails that you asked for in a day"),
     "rate_notice_account": ("notice", "account", "mails on sign-ins"),
     "rate_key_notice": ("key_notice", "account", "mails about this account's keys"),
-    "rate_factor_account": ("factor", "client", "second-factor codes tried for this account"),
+    "rate_factor_account": (
+        "factor",
+        "client",
+        "tries of the second factor of this account (a sign-in by a mailed code has a separate limit)",
+    ),
+    "rate_factor_account_day": (
+        "factor_wrong",
+        "account",
+        "wrong second-factor codes for this account (passkeys and recovery codes are still accepted)",
+    ),
 }
 _apart: Final = frozenset(action for action, by, _ in LIMITS.values() if by in ("client", "group"))
 """Actions whose counts depend on whether the account knows the caller."""
@@ -192,6 +214,45 @@ class RateLimits:
                 reset_at = (await self._limiter.get_window_stats(item, name, who)).reset_time
             RATE_LIMITED.labels(name).inc()
             raise self._over(action, name, spoken, item, reset_at)
+
+    async def check(self, action: Action, account: str) -> None:
+        """Raise if one of the limits is used up; count nothing."""
+        for name, item, who, spoken in self._of(action, account):
+            with translated():
+                if await self._limiter.test(item, name, who):
+                    continue
+                reset_at = (await self._limiter.get_window_stats(item, name, who)).reset_time
+            RATE_LIMITED.labels(name).inc()
+            raise self._over(action, name, spoken, item, reset_at)
+
+    async def count(self, action: Action, account: str, notable: int) -> bool:
+        """Count one. True once there are `notable` ones, or as many as a limit allows."""
+        reached = False
+        for name, item, who, _ in self._of(action, account):
+            with translated():
+                await self._limiter.hit(item, name, who)
+                left = (await self._limiter.get_window_stats(item, name, who)).remaining
+            reached = reached or item.amount - left >= min(notable, item.amount)
+        return reached
+
+    async def once(self, what: str, account: str) -> bool:
+        """True for the first call in a day, over all replicas."""
+        with translated():
+            return await self._limiter.hit(_once_a_day, what, self._hashed(account))
+
+    async def clear(self, action: Action, account: str) -> None:
+        """Forget what was counted for an account."""
+        for name, item, who, _ in self._of(action, account):
+            with translated():
+                await self._limiter.clear(item, name, who)
+
+    def _of(self, action: Action, account: str) -> list[tuple[str, RateLimitItem, str, str]]:
+        who = self._hashed(account)
+        return [
+            (name, self._items[name], who, spoken)
+            for name, (limited, by, spoken) in LIMITS.items()
+            if limited == action and by == "account"
+        ]
 
     def _hashed(self, text: str) -> str:
         return hashlib.blake2b(text.encode(), key=self._key, digest_size=16).hexdigest()

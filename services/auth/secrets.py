@@ -75,6 +75,7 @@ class Secrets:
         drawn = bytearray.fromhex(self._hash("id", f"{kind}|{address}"))[:16]
         drawn[6], drawn[8] = 0x80 | drawn[6] & 0x0F, 0x80 | drawn[8] & 0x3F
         return UUID(bytes=bytes(drawn))
+
     def known_hash(self, kind: str, text: str) -> str:
         """Of an address, a device's proof or a program that an account signed in from."""
         return self._hash("known", f"{kind}|{text}")
@@ -90,6 +91,10 @@ class Secrets:
             return self._cipher.decrypt(sealed[:_nonce], sealed[_nonce:], factor_id.bytes).decode()
         except InvalidTag:
             return None
+
+    def challenge(self) -> bytes:
+        """What a passkey is asked to sign: 256 bits."""
+        return self._entropy.token_bytes(32)
 
     def totp_secret(self) -> str:
         """160 bits in base32, as RFC 4226 recommends."""

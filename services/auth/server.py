@@ -147,6 +147,7 @@ def rules(settings: AuthSettings) -> Rules:
         challenge_ttl=timedelta(seconds=settings.challenge_ttl),
         totp_issuer=settings.totp_issuer,
         even_answer=settings.even_answer,
+        passkeys=settings.passkeys(),
     )
 
 

@@ -244,6 +244,18 @@ def second_factor() -> None:
     one.mfa.challenge_and_verify({"factor_id": again.id, "code": totp(again.totp.secret)})
 
 
+def passkey_is_read() -> None:
+    """The client sets none up; it reads an account that has one."""
+    one, _ = signed_up()
+    headers = {"Authorization": f"Bearer {one.get_session().access_token}"}
+    body = {"factor_type": "webauthn", "friendly_name": "key"}
+    made = httpx.post(f"{URL}/factors", json=body, headers=headers).json()
+    assert made["type"] == "webauthn"
+    (listed,) = one.mfa.list_factors().all
+    assert (listed.id, listed.factor_type, listed.status) == (made["id"], "webauthn", "unverified")
+    assert one.mfa.unenroll({"factor_id": made["id"]}).id == made["id"]
+
+
 def sign_out(scope: str, *, other_lives: bool) -> None:
     """Another session of the same user lives on or not, as the scope says."""
     one, to = signed_up()
@@ -342,6 +354,7 @@ FLOWS = (
     pkce,
     identities,
     second_factor,
+    passkey_is_read,
     sign_out_global,
     sign_out_local,
     sign_out_others,

@@ -111,14 +111,18 @@ class Visitor:
 
 
 @contextmanager
-def visiting(browser: Browser, running: Running, *, width: int = 1280) -> Iterator[Visitor]:
-    """A tab with no memory. When it closes without a failure before: it has asked nobody but the edge."""
+def visiting(browser: Browser, running: Running, *, width: int = 1280, home: str = "") -> Iterator[Visitor]:
+    """A tab with no memory. When it closes without a failure before: it has asked the edge alone.
+
+    `home`: another address of the edge, as browsers call it.
+    """
+    home = home or running.edge_url
     with browser.new_context(viewport={"width": width, "height": 860}) as context:
         context.set_default_timeout(PATIENCE_MS)
-        context.grant_permissions(["clipboard-read", "clipboard-write"], origin=running.edge_url)
-        visitor = Visitor(context.new_page(), context, running.edge_url)
+        context.grant_permissions(["clipboard-read", "clipboard-write"], origin=home)
+        visitor = Visitor(context.new_page(), context, home)
         visitor.watch()
         yield visitor
-        strangers = [url for url in visitor.requests if not url.startswith((running.edge_url + "/", "blob:"))]
+        strangers = [url for url in visitor.requests if not url.startswith((home + "/", "blob:"))]
         if strangers:
             pytest.fail(f"the console asked somebody else: {strangers}")

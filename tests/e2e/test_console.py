@@ -241,7 +241,7 @@ def test_a_second_factor_from_setting_up_to_removing(visitor: Visitor, running: 
     page, address = visitor.page, confirmed_account(running)
     visitor.sign_in(address)
     visitor.go("Account")
-    page.get_by_role("button", name="Set up").click()
+    page.get_by_role("button", name="Set up an app").click()
     expect(page.get_by_role("img", name="QR code of the secret")).to_be_visible()
     page.get_by_text("Enter it by hand").click()
     app = pyotp.TOTP(page.get_by_test_id("totp-secret").inner_text())
@@ -271,7 +271,7 @@ def test_a_second_factor_from_setting_up_to_removing(visitor: Visitor, running: 
     page.get_by_role("button", name="Set the password").click()
     expect(page.get_by_text("The new password counts")).to_be_visible()
     page.get_by_role("region", name="Second factor").get_by_role("button", name="Remove").click()
-    expect(page.get_by_role("button", name="Set up")).to_be_visible()
+    expect(page.get_by_role("button", name="Set up an app")).to_be_visible()
     visitor.sign_out()
     visitor.sign_in(address, "a wholly different phrase")
 

@@ -1,11 +1,11 @@
 /** The ways in: sign in, sign up, confirm by code, sign in by a mailed code. */
 import type { JSX } from "preact";
 import { useState } from "preact/hooks";
-import { proved } from "../confirm.ts";
 import { OtpType } from "../gen/signgate/auth/v1/auth_pb.ts";
-import type { Session, User } from "../gen/signgate/auth/v1/user_pb.ts";
+import type { Session } from "../gen/signgate/auth/v1/user_pb.ts";
 import { useAction } from "../hooks.ts";
-import { Button, ErrorNote, Field, Note, onSubmit } from "../parts/basics.tsx";
+import { Button, CodeField, ErrorNote, Field, Note, onSubmit } from "../parts/basics.tsx";
+import { SecondFactor, verifiedFactors } from "../parts/secondfactor.tsx";
 import { accounts, HERE, session } from "../session.ts";
 import { Engines } from "../parts/engines.tsx";
 
@@ -19,7 +19,7 @@ interface FormProps {
 export function Entry({ route }: { route: string }) {
   const [email, setEmail] = useState("");
   const [halfway, setHalfway] = useState<Session>();
-  const enter = (given: Session) => (proved(given.user) ? setHalfway(given) : session.begin(given));
+  const enter = (given: Session) => (verifiedFactors(given.user).length ? setHalfway(given) : session.begin(given));
   const forms: Readonly<Record<string, (props: FormProps) => JSX.Element>> = {
     "/sign-up": SignUp,
     "/confirm": Confirm,
@@ -161,55 +161,6 @@ async function redeem(type: OtpType, email: string, token: string, enter: FormPr
   if (answer.session) enter(answer.session);
 }
 
-interface SecondFactorProps {
-  user: User | undefined;
-  /** The access token of the session that is to be raised. */
-  token: () => Promise<string>;
-  onProved: (raised: Session) => void;
-  action?: string;
-  onLeave: () => void;
-}
-
-/** The session is there, but of one factor; what it may not do without the second, it asks for here. */
-export function SecondFactor({ user, token, onProved, action = "Sign in", onLeave }: SecondFactorProps) {
-  const [code, setCode] = useState("");
-  const [recovering, setRecovering] = useState(false);
-  const prove = useAction(async () => {
-    const factorId = proved(user)?.id ?? "";
-    const called = { headers: { authorization: `Bearer ${await token()}` } };
-    const typed = code.trim();
-    const raised = recovering
-      ? await accounts.useRecoveryCode({ code: typed }, called)
-      : await accounts.verifyFactor(
-          { factorId, challengeId: (await accounts.challengeFactor({ factorId }, called)).challengeId, code: typed },
-          called,
-        );
-    if (raised.session) onProved(raised.session);
-  });
-  return (
-    <form onSubmit={onSubmit(() => void prove.run())}>
-      <h2>Second factor</h2>
-      <p>{recovering ? "Enter one of the recovery codes that you stored; it works once." : "Enter the code that your app shows."}</p>
-      <CodeField key={String(recovering)} value={code} onInput={setCode} label={recovering ? "Recovery code" : "Code"} />
-      <ErrorNote trouble={prove.trouble} />
-      <Button kind="primary" submit busy={prove.busy}>{action}</Button>
-      <p class="ways">
-        <Button
-          kind="quiet"
-          onClick={() => {
-            setRecovering(!recovering);
-            setCode("");
-            prove.clear();
-          }}
-        >
-          {recovering ? "Use the app's code" : "Use a recovery code"}
-        </Button>
-        <Button kind="quiet" onClick={onLeave}>{action === "Sign in" ? "Start again" : "Cancel"}</Button>
-      </p>
-    </form>
-  );
-}
-
 interface ControlProps {
   value: string;
   onInput: (value: string) => void;
@@ -260,26 +211,6 @@ export function Password({ value, onInput, autocomplete, label = "Password", hin
             {shown ? "Hide" : "Show"}
           </Button>
         </span>
-      )}
-    </Field>
-  );
-}
-
-export function CodeField({ value, onInput, label = "Code" }: ControlProps & { label?: string }) {
-  return (
-    <Field label={label}>
-      {(attributes) => (
-        <input
-          {...attributes}
-          class="code-input"
-          name="code"
-          inputMode={label === "Code" ? "numeric" : "text"}
-          autocomplete="one-time-code"
-          required
-          maxLength={12}
-          value={value}
-          onInput={(event) => onInput(event.currentTarget.value)}
-        />
       )}
     </Field>
   );

@@ -200,3 +200,30 @@ export function onSubmit(act: () => void): (event: Event) => void {
     act();
   };
 }
+
+interface CodeFieldProps {
+  value: string;
+  onInput: (value: string) => void;
+  label?: string;
+}
+
+/** For what was mailed, or what an app shows. */
+export function CodeField({ value, onInput, label = "Code" }: CodeFieldProps) {
+  return (
+    <Field label={label}>
+      {(attributes) => (
+        <input
+          {...attributes}
+          class="code-input"
+          name="code"
+          inputMode={label === "Code" ? "numeric" : "text"}
+          autocomplete="one-time-code"
+          required
+          maxLength={12}
+          value={value}
+          onInput={(event) => onInput(event.currentTarget.value)}
+        />
+      )}
+    </Field>
+  );
+}

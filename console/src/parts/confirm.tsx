@@ -4,7 +4,9 @@ import { account } from "../api.ts";
 import { confirmation } from "../confirm.ts";
 import type { Session } from "../gen/signgate/auth/v1/user_pb.ts";
 import { useAction, useSession } from "../hooks.ts";
-import { CodeField, Password, SecondFactor } from "../pages/entry.tsx";
+import { Password } from "../pages/entry.tsx";
+import { CodeField } from "./basics.tsx";
+import { SecondFactor } from "./secondfactor.tsx";
 import { session } from "../session.ts";
 import { Button, Dialog, ErrorNote, Note, onSubmit } from "./basics.tsx";
 

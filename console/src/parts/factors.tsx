@@ -5,19 +5,26 @@ import { moment } from "../format.ts";
 import type { EnrollFactorResponse } from "../gen/signgate/auth/v1/auth_pb.ts";
 import { FactorStatus, type Factor } from "../gen/signgate/auth/v1/user_pb.ts";
 import { useAction } from "../hooks.ts";
-import { CodeField } from "../pages/entry.tsx";
+import { answer, offered, relyingParty } from "../passkeys.ts";
 import { session } from "../session.ts";
-import { Button, Card, Copy, Dialog, ErrorNote, onSubmit } from "./basics.tsx";
+import { Button, Card, CodeField, Copy, Dialog, ErrorNote, Field, onSubmit } from "./basics.tsx";
+import { RecoveryCodes, RecoveryLine } from "./recovery.tsx";
+import { calledFactor } from "./secondfactor.tsx";
 
 export function Factors({ factors, onChange }: { factors: Factor[]; onChange: () => void }) {
   const [enrolled, setEnrolled] = useState<EnrollFactorResponse>();
+  const [naming, setNaming] = useState(false);
   const [recovery, setRecovery] = useState<string[]>([]);
+  const [turn, setTurn] = useState(0);
   const verified = factors.filter((factor) => factor.status === FactorStatus.VERIFIED);
-  const start = useAction(async () => {
-    // What an earlier visit left unproved would keep its name.
+  /** What an earlier visit left unproved would keep its name. */
+  const clean = async () => {
     for (const { id } of factors.filter((factor) => !verified.includes(factor))) {
       await account.unenrollFactor({ factorId: id });
     }
+  };
+  const start = useAction(async () => {
+    await clean();
     setEnrolled(await account.enrollFactor({ factorType: "totp" }));
   });
   const remove = useAction(async (factorId: string) => {
@@ -30,41 +37,120 @@ export function Factors({ factors, onChange }: { factors: Factor[]; onChange: ()
     setEnrolled(undefined);
     await account.unenrollFactor({ factorId });
   });
+  const done = (codes: string[]) => {
+    setEnrolled(undefined);
+    setNaming(false);
+    setRecovery(codes);
+    setTurn(turn + 1);
+    onChange();
+  };
   return (
     <Card
       title="Second factor"
-      aside={!verified.length && <Button kind="quiet" busy={start.busy} onClick={() => void start.run()}>Set up</Button>}
+      aside={
+        <span>
+          {!verified.some((factor) => factor.factorType === "totp") && (
+            <Button kind="quiet" busy={start.busy} onClick={() => void start.run()}>Set up an app</Button>
+          )}
+          {offered() && <Button kind="quiet" onClick={() => setNaming(true)}>Add a passkey</Button>}
+        </span>
+      }
     >
       {verified.length ? (
-        <ul class="earlier">
-          {verified.map((factor) => (
-            <li key={factor.id}>
-              <span>{factor.friendlyName || "Authenticator app"}</span>
-              <span class="fine">since {moment(factor.createdAt)}</span>
-              <Button kind="quiet" busy={remove.busy} onClick={() => void remove.run(factor.id)}>Remove</Button>
-            </li>
-          ))}
-        </ul>
+        <>
+          <ul class="earlier">
+            {verified.map((factor) => (
+              <li key={factor.id}>
+                <span>{calledFactor(factor)}</span>
+                <span class="fine">since {moment(factor.createdAt)}</span>
+                <Button
+                  kind="quiet"
+                  label={`Remove ${calledFactor(factor)}`}
+                  busy={remove.busy}
+                  onClick={() => void remove.run(factor.id)}
+                >
+                  Remove
+                </Button>
+              </li>
+            ))}
+          </ul>
+          <RecoveryLine turn={turn} onMade={setRecovery} />
+        </>
       ) : (
         <p class="fine">
-          None. With one, signing in here asks for a code of your authenticator app as well, and password, address and
-          deletion can't be touched without it.
+          None. With one, signing in here asks for a code of your authenticator app or for your passkey as well, and
+          password, address and deletion can't be touched without it.
         </p>
       )}
       <ErrorNote trouble={start.trouble ?? remove.trouble ?? cancel.trouble} />
-      {enrolled && (
-        <Enrol
-          enrolled={enrolled}
-          onCancel={() => void cancel.run()}
-          onDone={(codes) => {
-            setEnrolled(undefined);
-            setRecovery(codes);
-            onChange();
-          }}
+      {enrolled && <Enrol enrolled={enrolled} onCancel={() => void cancel.run()} onDone={done} />}
+      {naming && (
+        <NewPasskey
+          name={freeName(factors.map((factor) => factor.friendlyName))}
+          before={clean}
+          onCancel={() => setNaming(false)}
+          onDone={done}
         />
       )}
-      {recovery.length > 0 && <Recovery codes={recovery} onClose={() => setRecovery([])} />}
+      {recovery.length > 0 && <RecoveryCodes codes={recovery} onClose={() => setRecovery([])} />}
     </Card>
+  );
+}
+
+function freeName(taken: string[]): string {
+  let name = "Passkey";
+  for (let number = 2; taken.includes(name); number++) name = `Passkey ${number}`;
+  return name;
+}
+
+interface NewPasskeyProps {
+  name: string;
+  before: () => Promise<void>;
+  onCancel: () => void;
+  onDone: (recoveryCodes: string[]) => void;
+}
+
+function NewPasskey({ name: suggested, before, onCancel, onDone }: NewPasskeyProps) {
+  const [name, setName] = useState(suggested);
+  const create = useAction(async () => {
+    await before();
+    const { factor } = await account.enrollFactor({ factorType: "webauthn", friendlyName: name.trim() });
+    const factorId = factor?.id ?? "";
+    try {
+      const challenge = await account.challengeFactor({ factorId, relyingParty: relyingParty() });
+      const passkey = await answer(challenge);
+      const given = await account.verifyFactor({ factorId, challengeId: challenge.challengeId, passkey });
+      if (given.session) session.begin(given.session);
+      onDone(given.recoveryCodes);
+    } catch (error) {
+      await account.unenrollFactor({ factorId }).catch(() => undefined); // the next visit tries again
+      throw error;
+    }
+  });
+  return (
+    <Dialog title="Add a passkey" onCancel={onCancel}>
+      <p>Your browser asks for a security key, your phone or this device. Your other sessions end.</p>
+      <form onSubmit={onSubmit(() => void create.run())}>
+        <Field label="Name" hint="So that you know it again." invalid={create.trouble?.fields.has("friendly_name")}>
+          {(attributes) => (
+            <input
+              {...attributes}
+              name="name"
+              required
+              maxLength={64}
+              autocomplete="off"
+              value={name}
+              onInput={(event) => setName(event.currentTarget.value)}
+            />
+          )}
+        </Field>
+        <ErrorNote trouble={create.trouble} />
+        <div class="dialog-end">
+          <Button onClick={onCancel}>Cancel</Button>
+          <Button kind="primary" submit busy={create.busy}>Create the passkey</Button>
+        </div>
+      </form>
+    </Dialog>
   );
 }
 
@@ -100,18 +186,6 @@ function Enrol({ enrolled, onCancel, onDone }: EnrolProps) {
           <Button kind="primary" submit busy={prove.busy}>Turn it on</Button>
         </div>
       </form>
-    </Dialog>
-  );
-}
-
-/** Shown this once: left by its button alone. */
-function Recovery({ codes, onClose }: { codes: string[]; onClose: () => void }) {
-  return (
-    <Dialog title="Recovery codes">
-      <p>Each stands in once for your app, should you lose it. Store them now: they are shown this once.</p>
-      <pre class="signed-url" data-testid="recovery-codes">{codes.join("\n")}</pre>
-      <Copy text={codes.join("\n")} what="the recovery codes" />
-      <div class="dialog-end"><Button kind="primary" onClick={onClose}>I have stored them</Button></div>
     </Dialog>
   );
 }

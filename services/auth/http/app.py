@@ -70,7 +70,23 @@ def routes(
         route("GET", "/sessions", accounts.sessions, f"{ACCOUNTS}/ListSessions"),
         route("DELETE", "/sessions/{session_id}", accounts.revoke_session, f"{ACCOUNTS}/RevokeSession"),
         route("POST", "/factors", factors.enroll, f"{ACCOUNTS}/EnrollFactor"),
+        route("GET", "/factors/recovery", factors.recovery, f"{ACCOUNTS}/GetRecoveryCodes"),
         route("POST", "/factors/recovery", factors.recover, f"{ACCOUNTS}/UseRecoveryCode"),
+        route(
+            "POST",
+            "/factors/recovery/regenerate",
+            factors.regenerate,
+            f"{ACCOUNTS}/RegenerateRecoveryCodes",
+        ),
+        # The same by the paths of `mfa.recoveryCodes` of auth-js.
+        route("GET", "/factors/recovery-codes", factors.recovery, f"{ACCOUNTS}/GetRecoveryCodes"),
+        route("POST", "/factors/recovery-codes/verify", factors.recover, f"{ACCOUNTS}/UseRecoveryCode"),
+        route(
+            "POST",
+            "/factors/recovery-codes/regenerate",
+            factors.regenerate,
+            f"{ACCOUNTS}/RegenerateRecoveryCodes",
+        ),
         route("DELETE", "/factors/{factor_id}", factors.unenroll, f"{ACCOUNTS}/UnenrollFactor"),
         route("POST", "/factors/{factor_id}/challenge", factors.challenge, f"{ACCOUNTS}/ChallengeFactor"),
         route("POST", "/factors/{factor_id}/verify", factors.verify, f"{ACCOUNTS}/VerifyFactor"),

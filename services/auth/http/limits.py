@@ -32,6 +32,12 @@ _characters: Final = 12  # a character in JSON: two escaped halves
 _encoded: Final = 3  # a byte in a query: %61
 _unknown: Final = 8 * 1024
 """Bytes for members that clients send and nothing here reads, such as a captcha's token."""
+_objects: Final = {
+    "party": 8 * 1024,
+    # Browsers give an attestation's parts a second time; see `http.passkeys` for the bounds of each.
+    "passkey": 48 * 1024,
+}
+"""Bytes of members that are objects, by kind."""
 
 
 def _fields(message: Descriptor) -> Iterator[FieldDescriptor]:
@@ -70,17 +76,18 @@ def _most(text: Text) -> int:
 def _limits(operation: Operation) -> RouteLimits:
     kinds = {name: kind.rstrip("*") for name, kind in operation.body.items()}
     parameters = {name.rstrip("*"): _texts[name.rstrip("*")] for name in operation.query}
-    texts = {name: _texts[name] for name, kind in kinds.items() if kind not in ("flag", "object")}
+    texts = {name: _texts[name] for name, kind in kinds.items() if kind not in ("flag", "object", *_objects)}
     # What a method holds to its bound itself has an answer of its own: the use case looks first thing.
     members = {name: _held[name] for name in texts if name in _held and kinds[name] != "new_password"}
     if operation.path == "/verify":
         parameters = parameters | {"token_hash": _texts["token_hash"]}
         members = members | FORM
     sizes = [_most(text) for text in (members | texts).values()]
+    sizes += [_objects[kind] for kind in kinds.values() if kind in _objects]
     # JSON may escape letters that are counted as they are, such as two bytes of Cyrillic as six. Two objects
     # of nothing else are not foreseen.
-    objects = sum(kind == "object" for kind in kinds.values())
-    sizes.append(min(3 * objects, 4) * METADATA_LIMIT)
+    metadata = sum(kind == "object" for kind in kinds.values())
+    sizes.append(min(3 * metadata, 4) * METADATA_LIMIT)
     return RouteLimits(
         query=QUERY + sum(_encoded * (text.chars or text.bytes) for text in parameters.values()),
         body=sum(sizes) + _unknown if operation.body else 0,

@@ -106,15 +106,33 @@ OPERATIONS: Final = (
         "POST", "/factors", "Start a second factor", "user",
         {"factor_type": "factor*", "friendly_name": "text", "issuer": "text"}, "Any",
     ),
+    Operation("GET", "/factors/recovery", "How many recovery codes are left", "user", {}, "RecoveryCodes"),
     Operation(
         "POST", "/factors/recovery", "Raise the session by a recovery code", "user",
         {"code": "text*"}, "Session",
     ),
+    Operation(
+        "POST", "/factors/recovery/regenerate", "Make new recovery codes in place of all before", "user",
+        {}, "NewRecoveryCodes",
+    ),
+    Operation(
+        "GET", "/factors/recovery-codes", "How many recovery codes are left, for auth-js", "user",
+        {}, "RecoveryCodes",
+    ),
+    Operation(
+        "POST", "/factors/recovery-codes/verify", "Raise the session by a recovery code, for auth-js", "user",
+        {"code": "text*"}, "Session",
+    ),
+    Operation(
+        "POST", "/factors/recovery-codes/regenerate", "Make new recovery codes, for auth-js", "user",
+        {}, "NewRecoveryCodes",
+    ),
     Operation("DELETE", "/factors/{factor_id}", "Remove a second factor", "user", {}, "Any"),
-    Operation("POST", "/factors/{factor_id}/challenge", "Ask to prove a factor", "user", {}, "Any"),
+    Operation("POST", "/factors/{factor_id}/challenge", "Ask to prove a factor", "user",
+              {"webauthn": "party"}, "Any"),
     Operation(
         "POST", "/factors/{factor_id}/verify", "Answer a challenge", "user",
-        {"challenge_id": "text*", "code": "text*"}, "Session",
+        {"challenge_id": "text*", "code": "text", "webauthn": "passkey"}, "Session",
     ),
     Operation(
         "POST", "/invite", "Make an account and mail an invitation", "admin",
@@ -146,6 +164,10 @@ OPERATIONS: Final = (
     ),
 )  # fmt: skip
 
+_party: Final[Json] = {
+    "rpId": {"type": "string"},
+    "rpOrigins": {"type": "array", "items": {"type": "string"}},
+}
 _types: Final[Mapping[str, Json]] = {
     "text": {"type": ["string", "null"]},
     "text*": {"type": "string"},
@@ -158,7 +180,21 @@ _types: Final[Mapping[str, Json]] = {
     "otp*": {"enum": [*get_args(OtpType)]},
     "resend*": {"enum": ["signup", "email_change"]},
     "link*": {"enum": [*LINKS]},
-    "factor*": {"const": "totp"},
+    "factor*": {"enum": ["totp", "webauthn"]},
+    "party": {"type": ["object", "null"], "properties": _party},
+    "passkey": {
+        "type": ["object", "null"],
+        "required": ["type", "credential_response"],
+        "properties": {
+            **_party,
+            "type": {"enum": ["create", "request"]},
+            "credential_response": {
+                "type": "object",
+                "description": "RegistrationResponseJSON or AuthenticationResponseJSON of WebAuthn Level 3",
+                "required": ["rawId", "response"],
+            },
+        },
+    },
 }
 _choices: Final[Mapping[str, Json]] = {
     "grant_type": {"enum": ["password", "refresh_token", "pkce"]},
@@ -211,6 +247,19 @@ _schemas: Final[Json] = {
     "Users": _list("users", {"$ref": "#/components/schemas/User"}),
     "Sessions": _list("sessions", {"type": "object"}),
     "Factors": {"type": "array", "items": {"type": "object"}},
+    "RecoveryCodes": {
+        "type": "object",
+        "required": ["left", "total", "created_at"],
+        "properties": {
+            "id": {"type": "string", "format": "uuid"},
+            "type": {"const": "recovery_code"},
+            "left": {"type": "integer"},
+            "remaining": {"type": "integer"},
+            "total": {"type": "integer"},
+            "created_at": {"type": ["string", "null"], "format": "date-time"},
+        },
+    },
+    "NewRecoveryCodes": _list("codes", {"type": "string"}),
     "Jwks": _list("keys", {"type": "object", "required": ["kid", "kty", "alg"]}),
     "Error": {
         "type": "object",

@@ -32,6 +32,9 @@ Notice = Literal[
     "key_created",
     "key_rotated",
     "key_revoked",
+    "factor_guessed",
+    "recovery_code_used",
+    "recovery_codes_made",
 ]
 
 # Lines of links stay whole up to this many characters, readable in the raw message too.
@@ -44,7 +47,7 @@ class Letter:
 
     `contested`: several parties signed up for the address, so its code sets no password.
     `at`, `ip` and `program`: when, from where and with what; `key`, `masked`, `count`: of what key, or of how
-    many.
+    many; `left`: how many recovery codes are left.
     """
 
     kind: Purpose | Notice
@@ -60,6 +63,7 @@ class Letter:
     key: str = ""
     masked: str = ""
     count: int = 1
+    left: int = 0
 
 
 class LetterWriter:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from services.auth.service.admin import Admin
 from services.auth.service.confirm import Confirm
+from services.auth.service.factors.recovery import RecoveryCodes
 from services.auth.service.kit import Kit, Rules
 from services.auth.service.mfa import Mfa
 from services.auth.service.notices import Notices
@@ -31,5 +32,6 @@ class AuthService:
         self.profile = Profile(kit)
         self.confirm = Confirm(kit)
         self.mfa = Mfa(kit)
+        self.recovery = RecoveryCodes(kit)
         self.admin = Admin(kit)
         self.notices = Notices(kit)

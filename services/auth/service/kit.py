@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Coroutine, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final, Protocol
 from uuid import UUID
@@ -14,6 +14,7 @@ from services.auth.domain import METADATA_LIMIT, Json
 from services.auth.errors import ValidationFailed
 from services.auth.limits import RateLimits
 from services.auth.mail.letters import Letter
+from services.auth.party import RelyingParty
 from services.auth.passwords import Passwords, check_new_password, context_words
 from services.auth.redirects import Redirects
 from services.auth.secrets import Secrets
@@ -77,6 +78,7 @@ class Rules:
     challenge_ttl: timedelta
     totp_issuer: str
     even_answer: float
+    passkeys: RelyingParty = field(default_factory=RelyingParty)
 
     def check_password(self, password: str, email: str) -> None:
         """Raise `WeakPassword` for a new password that an account of this address must not have."""

@@ -17,6 +17,7 @@ from services.auth.errors import (
 )
 from services.auth.mail.letters import Letter
 from services.auth.service.assurance import require_rows
+from services.auth.service.factors.guesses import Guesses
 from services.auth.service.familiar import Familiar
 from services.auth.service.issuing import Issuing
 from services.auth.service.kit import Kit, metadata
@@ -123,6 +124,7 @@ class Profile:
             await unit.audit.add("password_changed", user.id, client)
         await kit.deny(ended)
         kit.post([Letter("password_changed", user.email)])
+        await Guesses(kit).forget(user.id)
 
     async def _check_proofs(self, user: User, change: Change, client: Client) -> None:
         """The policy lets an old session pass that gives a proof, so whatever is given must be right."""

@@ -168,10 +168,17 @@ class AuthServicer(auth_pb2_grpc.AuthServiceServicer):
         self, request: pb.ChallengeFactorRequest, context_: Context
     ) -> pb.ChallengeFactorResponse:
         factor_id = convert.uuid(request.factor_id, "factor_id")
-        challenge_id, ends = await self._service.mfa.challenge(
-            context.principal(), factor_id, caller(context_)
+        party = request.relying_party
+        asked = await self._service.mfa.challenge(
+            context.principal(), factor_id, caller(context_), rp_id=party.rp_id, origins=party.origins
         )
-        return pb.ChallengeFactorResponse(challenge_id=str(challenge_id), expires_at=convert.stamp(ends))
+        return pb.ChallengeFactorResponse(
+            challenge_id=str(asked.id),
+            expires_at=convert.stamp(asked.expires_at),
+            factor_type=asked.kind,
+            ceremony=convert.CEREMONIES[asked.ceremony],
+            options_json="" if asked.options is None else json.dumps(asked.options),
+        )
 
     async def VerifyFactor(
         self, request: pb.VerifyFactorRequest, context_: Context
@@ -180,7 +187,7 @@ class AuthServicer(auth_pb2_grpc.AuthServiceServicer):
             context.principal(),
             convert.uuid(request.factor_id, "factor_id"),
             convert.uuid(request.challenge_id, "challenge_id"),
-            request.code,
+            convert.passkey(request.passkey) if request.HasField("passkey") else request.code,
             caller(context_),
         )
         return pb.VerifyFactorResponse(
@@ -192,6 +199,20 @@ class AuthServicer(auth_pb2_grpc.AuthServiceServicer):
     ) -> pb.UseRecoveryCodeResponse:
         issued, left = await self._service.mfa.recover(context.principal(), request.code, caller(context_))
         return pb.UseRecoveryCodeResponse(session=convert.session(issued), codes_left=left)
+
+    async def GetRecoveryCodes(
+        self, request: pb.GetRecoveryCodesRequest, context_: Context
+    ) -> pb.GetRecoveryCodesResponse:
+        state = await self._service.recovery.state(context.principal())
+        return pb.GetRecoveryCodesResponse(
+            left=state.left, total=state.total, created_at=convert.stamp(state.created_at)
+        )
+
+    async def RegenerateRecoveryCodes(
+        self, request: pb.RegenerateRecoveryCodesRequest, context_: Context
+    ) -> pb.RegenerateRecoveryCodesResponse:
+        codes = await self._service.recovery.regenerate(context.principal(), caller(context_))
+        return pb.RegenerateRecoveryCodesResponse(recovery_codes=codes)
 
     async def UnenrollFactor(
         self, request: pb.UnenrollFactorRequest, context_: Context

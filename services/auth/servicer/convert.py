@@ -36,6 +36,12 @@ STATUS: Final = {
     "verified": user_pb2.FACTOR_STATUS_VERIFIED,
 }
 
+CEREMONIES: Final = {
+    None: auth_pb2.CEREMONY_UNSPECIFIED,
+    "create": auth_pb2.CEREMONY_CREATE,
+    "request": auth_pb2.CEREMONY_REQUEST,
+}
+
 
 def otp_type(number: int) -> OtpType:
     """Raises `ValidationFailed` for none and for one this version does not know."""
@@ -57,6 +63,23 @@ def uuid(text: str, name: str) -> UUID:
         return UUID(text)
     except ValueError:
         raise ValidationFailed(name, "must be a UUID") from None
+
+
+def passkey(given: auth_pb2.PasskeyResponse) -> domain.PasskeyAnswer:
+    """What the browser gave; an unknown ceremony is "", which no factor waits for."""
+    names = {number: name or "" for name, number in CEREMONIES.items()}
+    return domain.PasskeyAnswer(
+        ceremony=names.get(given.ceremony, ""),
+        credential_id=given.credential_id,
+        client_data=given.client_data,
+        attestation=given.attestation_object,
+        authenticator_data=given.authenticator_data,
+        signature=given.signature,
+        user_handle=given.user_handle,
+        transports=tuple(given.transports),
+        rp_id=given.relying_party.rp_id,
+        origins=tuple(given.relying_party.origins),
+    )
 
 
 def struct(message: Any, name: str) -> dict[str, Any] | None:

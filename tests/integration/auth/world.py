@@ -68,6 +68,16 @@ class Mailbox:
             await self._arrived.wait_for(lambda: len(self.to(address)) >= n)
         return self.to(address)[n - 1]
 
+    def about(self, address: str, words: str) -> list[EmailMessage]:
+        """All for an address whose subject has these words, oldest first."""
+        return [message for message in self.to(address) if words in str(message["subject"])]
+
+    async def wait_about(self, address: str, words: str, n: int = 1) -> EmailMessage:
+        """The n-th of them. Fails after five seconds."""
+        async with asyncio.timeout(5), self._arrived:
+            await self._arrived.wait_for(lambda: len(self.about(address, words)) >= n)
+        return self.about(address, words)[n - 1]
+
     async def code(self, address: str, n: int = 1) -> str:
         """The code of the n-th message."""
         found = re.search(r"^\s+(\d{6})\s*$", text_of(await self.wait(address, n)), re.MULTILINE)
@@ -209,6 +219,8 @@ async def replica(
             "token_pepper": PEPPER,
             "site_url": "http://signgate.test",
             "redirect_urls": "http://app.test/*",
+            "webauthn_rp_id": "signgate.test",
+            "webauthn_origins": "https://signgate.test",
             "smtp_host": "127.0.0.1",
             "smtp_port": smtp_port,
             "even_answer": 0.05,

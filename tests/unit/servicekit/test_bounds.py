@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
-from google.protobuf.descriptor import MethodDescriptor
+from google.protobuf.descriptor import FieldDescriptor, MethodDescriptor
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.struct_pb2 import Struct
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -158,12 +158,19 @@ def fill(message: Any) -> None:
                 fill(getattr(message, field.name).add())
         elif nested is not None:
             fill(getattr(message, field.name))
-        elif field.type == field.TYPE_BOOL:
-            setattr(message, field.name, True)
-        elif field.type == field.TYPE_ENUM:
-            setattr(message, field.name, field.enum_type.values[-1].number)
         else:
-            setattr(message, field.name, bound.max or 2**63)
+            setattr(message, field.name, largest_scalar(field, bound))
+
+
+def largest_scalar(field: FieldDescriptor, bound: policy_pb2.Bound) -> object:
+    if field.type == field.TYPE_BYTES:
+        return bytes(bound.max_bytes)
+    if field.type == field.TYPE_BOOL:
+        return True
+    if field.type == field.TYPE_ENUM:
+        assert field.enum_type is not None
+        return field.enum_type.values[-1].number
+    return bound.max or 2**63
 
 
 def test_a_message_over_the_limit_is_refused_before_it_is_parsed() -> None:

@@ -90,6 +90,30 @@ SIGN_OUT_SCOPE_OTHERS: SignOutScope.ValueType  # 3
 """All but the session of this call."""
 Global___SignOutScope: _TypeAlias = SignOutScope  # noqa: Y015
 
+class _Ceremony:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _CeremonyEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Ceremony.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    CEREMONY_UNSPECIFIED: _Ceremony.ValueType  # 0
+    """Not a ceremony."""
+    CEREMONY_CREATE: _Ceremony.ValueType  # 1
+    """Create the key pair, for `navigator.credentials.create`: the factor is not verified yet."""
+    CEREMONY_REQUEST: _Ceremony.ValueType  # 2
+    """Sign with it, for `navigator.credentials.get`."""
+
+class Ceremony(_Ceremony, metaclass=_CeremonyEnumTypeWrapper):
+    """Ceremony is what a passkey is asked for."""
+
+CEREMONY_UNSPECIFIED: Ceremony.ValueType  # 0
+"""Not a ceremony."""
+CEREMONY_CREATE: Ceremony.ValueType  # 1
+"""Create the key pair, for `navigator.credentials.create`: the factor is not verified yet."""
+CEREMONY_REQUEST: Ceremony.ValueType  # 2
+"""Sign with it, for `navigator.credentials.get`."""
+Global___Ceremony: _TypeAlias = Ceremony  # noqa: Y015
+
 @_typing.final
 class Pkce(_message.Message):
     """Pkce binds a mailed link to the client that asked for it (RFC 7636)."""
@@ -936,11 +960,11 @@ class EnrollFactorRequest(_message.Message):
     FRIENDLY_NAME_FIELD_NUMBER: _builtins.int
     ISSUER_FIELD_NUMBER: _builtins.int
     factor_type: _builtins.str
-    """`totp`."""
+    """`totp` or `webauthn`."""
     friendly_name: _builtins.str
     """A name for people; at most 64 characters."""
     issuer: _builtins.str
-    """Who the code is for, as the authenticator app shows it. Absent: the deployment's name."""
+    """Who the code is for, as the authenticator app shows it. Absent: the deployment's name. Only for `totp`."""
     def __init__(
         self,
         *,
@@ -958,7 +982,7 @@ Global___EnrollFactorRequest: _TypeAlias = EnrollFactorRequest  # noqa: Y015
 
 @_typing.final
 class EnrollFactorResponse(_message.Message):
-    """EnrollFactorResponse has the factor's secret, once."""
+    """EnrollFactorResponse has the factor's secret, once. A passkey has none: challenge it next."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -967,11 +991,11 @@ class EnrollFactorResponse(_message.Message):
     URI_FIELD_NUMBER: _builtins.int
     QR_CODE_FIELD_NUMBER: _builtins.int
     secret: _builtins.str
-    """The secret in base32."""
+    """The secret in base32. Only for `totp`."""
     uri: _builtins.str
-    """The `otpauth://` address."""
+    """The `otpauth://` address. Only for `totp`."""
     qr_code: _builtins.str
-    """The address as a QR code: an SVG document."""
+    """The address as a QR code: an SVG document. Only for `totp`."""
     @_builtins.property
     def factor(self) -> _user_pb2.Factor:
         """The factor, unverified."""
@@ -999,20 +1023,56 @@ class ChallengeFactorRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     FACTOR_ID_FIELD_NUMBER: _builtins.int
+    RELYING_PARTY_FIELD_NUMBER: _builtins.int
     factor_id: _builtins.str
     """UUID of the factor."""
+    @_builtins.property
+    def relying_party(self) -> Global___RelyingParty:
+        """Where the client will use a passkey. May be absent."""
+
     def __init__(
         self,
         *,
         factor_id: _builtins.str = ...,
+        relying_party: Global___RelyingParty | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["relying_party", b"relying_party"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["factor_id", b"factor_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["factor_id", b"factor_id", "relying_party", b"relying_party"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ChallengeFactorRequest: _TypeAlias = ChallengeFactorRequest  # noqa: Y015
+
+@_typing.final
+class RelyingParty(_message.Message):
+    """RelyingParty says where a client uses a passkey. The deployment's settings decide; a value that differs from
+    them is refused (VALIDATION_FAILED).
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RP_ID_FIELD_NUMBER: _builtins.int
+    ORIGINS_FIELD_NUMBER: _builtins.int
+    rp_id: _builtins.str
+    """The relying party's id: a domain name. Empty: the deployment's."""
+    @_builtins.property
+    def origins(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The origins of the client's pages. None: the deployment's."""
+
+    def __init__(
+        self,
+        *,
+        rp_id: _builtins.str = ...,
+        origins: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["origins", b"origins", "rp_id", b"rp_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RelyingParty: _TypeAlias = RelyingParty  # noqa: Y015
 
 @_typing.final
 class ChallengeFactorResponse(_message.Message):
@@ -1022,8 +1082,19 @@ class ChallengeFactorResponse(_message.Message):
 
     CHALLENGE_ID_FIELD_NUMBER: _builtins.int
     EXPIRES_AT_FIELD_NUMBER: _builtins.int
+    FACTOR_TYPE_FIELD_NUMBER: _builtins.int
+    CEREMONY_FIELD_NUMBER: _builtins.int
+    OPTIONS_JSON_FIELD_NUMBER: _builtins.int
     challenge_id: _builtins.str
     """UUID of the challenge."""
+    factor_type: _builtins.str
+    """`totp` or `webauthn`."""
+    ceremony: Global___Ceremony.ValueType
+    """What the passkey is asked for. Only for `webauthn`."""
+    options_json: _builtins.str
+    """The member `publicKey` of what `navigator.credentials` takes, as JSON (WebAuthn Level 3:
+    PublicKeyCredentialCreationOptionsJSON or PublicKeyCredentialRequestOptionsJSON). Only for `webauthn`.
+    """
     @_builtins.property
     def expires_at(self) -> _timestamp_pb2.Timestamp:
         """When it ends."""
@@ -1033,14 +1104,75 @@ class ChallengeFactorResponse(_message.Message):
         *,
         challenge_id: _builtins.str = ...,
         expires_at: _timestamp_pb2.Timestamp | None = ...,
+        factor_type: _builtins.str = ...,
+        ceremony: Global___Ceremony.ValueType = ...,
+        options_json: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["expires_at", b"expires_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["challenge_id", b"challenge_id", "expires_at", b"expires_at"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ceremony", b"ceremony", "challenge_id", b"challenge_id", "expires_at", b"expires_at", "factor_type", b"factor_type", "options_json", b"options_json"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ChallengeFactorResponse: _TypeAlias = ChallengeFactorResponse  # noqa: Y015
+
+@_typing.final
+class PasskeyResponse(_message.Message):
+    """PasskeyResponse is what `navigator.credentials` returned."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CEREMONY_FIELD_NUMBER: _builtins.int
+    RELYING_PARTY_FIELD_NUMBER: _builtins.int
+    CREDENTIAL_ID_FIELD_NUMBER: _builtins.int
+    CLIENT_DATA_FIELD_NUMBER: _builtins.int
+    ATTESTATION_OBJECT_FIELD_NUMBER: _builtins.int
+    AUTHENTICATOR_DATA_FIELD_NUMBER: _builtins.int
+    SIGNATURE_FIELD_NUMBER: _builtins.int
+    USER_HANDLE_FIELD_NUMBER: _builtins.int
+    TRANSPORTS_FIELD_NUMBER: _builtins.int
+    ceremony: Global___Ceremony.ValueType
+    """What the passkey was asked for."""
+    credential_id: _builtins.bytes
+    """The credential's id, `rawId`."""
+    client_data: _builtins.bytes
+    """`response.clientDataJSON`."""
+    attestation_object: _builtins.bytes
+    """`response.attestationObject`, for CREATE. Its format must be `none` or `packed`."""
+    authenticator_data: _builtins.bytes
+    """`response.authenticatorData`, for REQUEST."""
+    signature: _builtins.bytes
+    """`response.signature`, for REQUEST."""
+    user_handle: _builtins.bytes
+    """`response.userHandle`, for REQUEST; may be empty."""
+    @_builtins.property
+    def relying_party(self) -> Global___RelyingParty:
+        """Where the client used it. May be absent."""
+
+    @_builtins.property
+    def transports(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """`response.getTransports()`, for CREATE: how the authenticator can be reached."""
+
+    def __init__(
+        self,
+        *,
+        ceremony: Global___Ceremony.ValueType = ...,
+        relying_party: Global___RelyingParty | None = ...,
+        credential_id: _builtins.bytes = ...,
+        client_data: _builtins.bytes = ...,
+        attestation_object: _builtins.bytes = ...,
+        authenticator_data: _builtins.bytes = ...,
+        signature: _builtins.bytes = ...,
+        user_handle: _builtins.bytes = ...,
+        transports: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["relying_party", b"relying_party"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attestation_object", b"attestation_object", "authenticator_data", b"authenticator_data", "ceremony", b"ceremony", "client_data", b"client_data", "credential_id", b"credential_id", "relying_party", b"relying_party", "signature", b"signature", "transports", b"transports", "user_handle", b"user_handle"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PasskeyResponse: _TypeAlias = PasskeyResponse  # noqa: Y015
 
 @_typing.final
 class VerifyFactorRequest(_message.Message):
@@ -1051,22 +1183,28 @@ class VerifyFactorRequest(_message.Message):
     FACTOR_ID_FIELD_NUMBER: _builtins.int
     CHALLENGE_ID_FIELD_NUMBER: _builtins.int
     CODE_FIELD_NUMBER: _builtins.int
+    PASSKEY_FIELD_NUMBER: _builtins.int
     factor_id: _builtins.str
     """UUID of the factor."""
     challenge_id: _builtins.str
     """UUID of the challenge."""
     code: _builtins.str
-    """The six digits."""
+    """The six digits, for `totp`."""
+    @_builtins.property
+    def passkey(self) -> Global___PasskeyResponse:
+        """The passkey's response, for `webauthn`."""
+
     def __init__(
         self,
         *,
         factor_id: _builtins.str = ...,
         challenge_id: _builtins.str = ...,
         code: _builtins.str = ...,
+        passkey: Global___PasskeyResponse | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["passkey", b"passkey"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["challenge_id", b"challenge_id", "code", b"code", "factor_id", b"factor_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["challenge_id", b"challenge_id", "code", b"code", "factor_id", b"factor_id", "passkey", b"passkey"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1151,6 +1289,96 @@ class UseRecoveryCodeResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___UseRecoveryCodeResponse: _TypeAlias = UseRecoveryCodeResponse  # noqa: Y015
+
+@_typing.final
+class GetRecoveryCodesRequest(_message.Message):
+    """GetRecoveryCodesRequest asks how many recovery codes are left."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetRecoveryCodesRequest: _TypeAlias = GetRecoveryCodesRequest  # noqa: Y015
+
+@_typing.final
+class GetRecoveryCodesResponse(_message.Message):
+    """GetRecoveryCodesResponse counts the recovery codes."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LEFT_FIELD_NUMBER: _builtins.int
+    TOTAL_FIELD_NUMBER: _builtins.int
+    CREATED_AT_FIELD_NUMBER: _builtins.int
+    left: _builtins.int
+    """Codes that were not used yet."""
+    total: _builtins.int
+    """Codes that were made."""
+    @_builtins.property
+    def created_at(self) -> _timestamp_pb2.Timestamp:
+        """When they were made. Absent if there are none."""
+
+    def __init__(
+        self,
+        *,
+        left: _builtins.int = ...,
+        total: _builtins.int = ...,
+        created_at: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "left", b"left", "total", b"total"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetRecoveryCodesResponse: _TypeAlias = GetRecoveryCodesResponse  # noqa: Y015
+
+@_typing.final
+class RegenerateRecoveryCodesRequest(_message.Message):
+    """RegenerateRecoveryCodesRequest asks for new recovery codes."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RegenerateRecoveryCodesRequest: _TypeAlias = RegenerateRecoveryCodesRequest  # noqa: Y015
+
+@_typing.final
+class RegenerateRecoveryCodesResponse(_message.Message):
+    """RegenerateRecoveryCodesResponse has the new recovery codes, once."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RECOVERY_CODES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def recovery_codes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Ten codes. The ones before are void."""
+
+    def __init__(
+        self,
+        *,
+        recovery_codes: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["recovery_codes", b"recovery_codes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RegenerateRecoveryCodesResponse: _TypeAlias = RegenerateRecoveryCodesResponse  # noqa: Y015
 
 @_typing.final
 class UnenrollFactorRequest(_message.Message):

@@ -139,6 +139,16 @@ class AuthServiceStub:
                 request_serializer=signgate_dot_auth_dot_v1_dot_auth__pb2.UseRecoveryCodeRequest.SerializeToString,
                 response_deserializer=signgate_dot_auth_dot_v1_dot_auth__pb2.UseRecoveryCodeResponse.FromString,
                 _registered_method=True)
+        self.GetRecoveryCodes = channel.unary_unary(
+                '/signgate.auth.v1.AuthService/GetRecoveryCodes',
+                request_serializer=signgate_dot_auth_dot_v1_dot_auth__pb2.GetRecoveryCodesRequest.SerializeToString,
+                response_deserializer=signgate_dot_auth_dot_v1_dot_auth__pb2.GetRecoveryCodesResponse.FromString,
+                _registered_method=True)
+        self.RegenerateRecoveryCodes = channel.unary_unary(
+                '/signgate.auth.v1.AuthService/RegenerateRecoveryCodes',
+                request_serializer=signgate_dot_auth_dot_v1_dot_auth__pb2.RegenerateRecoveryCodesRequest.SerializeToString,
+                response_deserializer=signgate_dot_auth_dot_v1_dot_auth__pb2.RegenerateRecoveryCodesResponse.FromString,
+                _registered_method=True)
         self.UnenrollFactor = channel.unary_unary(
                 '/signgate.auth.v1.AuthService/UnenrollFactor',
                 request_serializer=signgate_dot_auth_dot_v1_dot_auth__pb2.UnenrollFactorRequest.SerializeToString,
@@ -302,15 +312,19 @@ class AuthServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def EnrollFactor(self, request, context):
-        """EnrollFactor starts a second factor. Its secret is shown here only.
-        Errors: UNAUTHENTICATED (INSUFFICIENT_AAL, REAUTHENTICATION_NEEDED).
+        """EnrollFactor starts a second factor: an authenticator app (`totp`), whose secret is shown here only, or a
+        passkey (`webauthn`), which its first challenge creates. Errors: FAILED_PRECONDITION
+        (TOO_MANY_ENROLLED_MFA_FACTORS; MFA_WEBAUTHN_ENROLL_NOT_ENABLED: the deployment has no domain name),
+        UNAUTHENTICATED (INSUFFICIENT_AAL, REAUTHENTICATION_NEEDED).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ChallengeFactor(self, request, context):
-        """ChallengeFactor asks to prove a factor; the challenge lives for five minutes.
+        """ChallengeFactor asks to prove a factor; the challenge lives for five minutes. For a passkey it has the
+        options of the browser's `navigator.credentials`.
+        Errors: INVALID_ARGUMENT (VALIDATION_FAILED: another relying party or origin than the deployment's).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -318,15 +332,39 @@ class AuthServiceServicer:
 
     def VerifyFactor(self, request, context):
         """VerifyFactor answers a challenge. The first success verifies the factor, gives recovery codes and
-        ends the other sessions; each success raises this session to `aal2`. A TOTP code counts once.
-        Errors: INVALID_ARGUMENT (MFA_VERIFICATION_FAILED, MFA_CHALLENGE_EXPIRED).
+        ends the other sessions; each success raises this session to `aal2`. A TOTP code counts once, and a
+        passkey's challenge takes one answer. An account has 30 wrong answers a day; then TOTP codes are refused,
+        and passkeys and recovery codes are still accepted. Sessions that began with a mailed code have a separate
+        count, so that someone who knows only the password cannot use it up.
+        Errors: INVALID_ARGUMENT (MFA_VERIFICATION_FAILED, MFA_CHALLENGE_EXPIRED), ALREADY_EXISTS
+        (MFA_WEBAUTHN_CREDENTIAL_EXISTS), RESOURCE_EXHAUSTED (OVER_REQUEST_RATE_LIMIT). To make a new factor count:
+        UNAUTHENTICATED (INSUFFICIENT_AAL: the account has a factor already, and this session did not show it),
+        FAILED_PRECONDITION (REAUTHENTICATION_NEEDED: a passkey needs a sign-in of the last hour).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def UseRecoveryCode(self, request, context):
-        """UseRecoveryCode raises this session to `aal2` by a recovery code, which is spent.
+        """UseRecoveryCode raises this session to `aal2` by a recovery code, which is spent. The account's owner gets a
+        mail that says how many are left.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetRecoveryCodes(self, request, context):
+        """GetRecoveryCodes returns how many recovery codes are left, never the codes. All zero without a verified
+        second factor.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RegenerateRecoveryCodes(self, request, context):
+        """RegenerateRecoveryCodes replaces all recovery codes by ten new ones, which are shown here only. The account's
+        owner gets a mail. Errors: NOT_FOUND (MFA_FACTOR_NOT_FOUND: no verified second factor), UNAUTHENTICATED
+        (INSUFFICIENT_AAL, REAUTHENTICATION_NEEDED).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -449,6 +487,16 @@ def add_AuthServiceServicer_to_server(servicer, server):
                     servicer.UseRecoveryCode,
                     request_deserializer=signgate_dot_auth_dot_v1_dot_auth__pb2.UseRecoveryCodeRequest.FromString,
                     response_serializer=signgate_dot_auth_dot_v1_dot_auth__pb2.UseRecoveryCodeResponse.SerializeToString,
+            ),
+            'GetRecoveryCodes': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetRecoveryCodes,
+                    request_deserializer=signgate_dot_auth_dot_v1_dot_auth__pb2.GetRecoveryCodesRequest.FromString,
+                    response_serializer=signgate_dot_auth_dot_v1_dot_auth__pb2.GetRecoveryCodesResponse.SerializeToString,
+            ),
+            'RegenerateRecoveryCodes': grpc.unary_unary_rpc_method_handler(
+                    servicer.RegenerateRecoveryCodes,
+                    request_deserializer=signgate_dot_auth_dot_v1_dot_auth__pb2.RegenerateRecoveryCodesRequest.FromString,
+                    response_serializer=signgate_dot_auth_dot_v1_dot_auth__pb2.RegenerateRecoveryCodesResponse.SerializeToString,
             ),
             'UnenrollFactor': grpc.unary_unary_rpc_method_handler(
                     servicer.UnenrollFactor,
@@ -1006,6 +1054,60 @@ class AuthService:
             '/signgate.auth.v1.AuthService/UseRecoveryCode',
             signgate_dot_auth_dot_v1_dot_auth__pb2.UseRecoveryCodeRequest.SerializeToString,
             signgate_dot_auth_dot_v1_dot_auth__pb2.UseRecoveryCodeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetRecoveryCodes(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/signgate.auth.v1.AuthService/GetRecoveryCodes',
+            signgate_dot_auth_dot_v1_dot_auth__pb2.GetRecoveryCodesRequest.SerializeToString,
+            signgate_dot_auth_dot_v1_dot_auth__pb2.GetRecoveryCodesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RegenerateRecoveryCodes(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/signgate.auth.v1.AuthService/RegenerateRecoveryCodes',
+            signgate_dot_auth_dot_v1_dot_auth__pb2.RegenerateRecoveryCodesRequest.SerializeToString,
+            signgate_dot_auth_dot_v1_dot_auth__pb2.RegenerateRecoveryCodesResponse.FromString,
             options,
             channel_credentials,
             insecure,

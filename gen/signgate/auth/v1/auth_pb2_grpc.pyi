@@ -113,18 +113,40 @@ class AuthServiceStub:
     OTHERS ends. Errors: NOT_FOUND (SESSION_NOT_FOUND).
     """
     EnrollFactor: _grpc.UnaryUnaryMultiCallable[_auth_pb2.EnrollFactorRequest, _auth_pb2.EnrollFactorResponse]
-    """EnrollFactor starts a second factor. Its secret is shown here only.
-    Errors: UNAUTHENTICATED (INSUFFICIENT_AAL, REAUTHENTICATION_NEEDED).
+    """EnrollFactor starts a second factor: an authenticator app (`totp`), whose secret is shown here only, or a
+    passkey (`webauthn`), which its first challenge creates. Errors: FAILED_PRECONDITION
+    (TOO_MANY_ENROLLED_MFA_FACTORS; MFA_WEBAUTHN_ENROLL_NOT_ENABLED: the deployment has no domain name),
+    UNAUTHENTICATED (INSUFFICIENT_AAL, REAUTHENTICATION_NEEDED).
     """
     ChallengeFactor: _grpc.UnaryUnaryMultiCallable[_auth_pb2.ChallengeFactorRequest, _auth_pb2.ChallengeFactorResponse]
-    """ChallengeFactor asks to prove a factor; the challenge lives for five minutes."""
+    """ChallengeFactor asks to prove a factor; the challenge lives for five minutes. For a passkey it has the
+    options of the browser's `navigator.credentials`.
+    Errors: INVALID_ARGUMENT (VALIDATION_FAILED: another relying party or origin than the deployment's).
+    """
     VerifyFactor: _grpc.UnaryUnaryMultiCallable[_auth_pb2.VerifyFactorRequest, _auth_pb2.VerifyFactorResponse]
     """VerifyFactor answers a challenge. The first success verifies the factor, gives recovery codes and
-    ends the other sessions; each success raises this session to `aal2`. A TOTP code counts once.
-    Errors: INVALID_ARGUMENT (MFA_VERIFICATION_FAILED, MFA_CHALLENGE_EXPIRED).
+    ends the other sessions; each success raises this session to `aal2`. A TOTP code counts once, and a
+    passkey's challenge takes one answer. An account has 30 wrong answers a day; then TOTP codes are refused,
+    and passkeys and recovery codes are still accepted. Sessions that began with a mailed code have a separate
+    count, so that someone who knows only the password cannot use it up.
+    Errors: INVALID_ARGUMENT (MFA_VERIFICATION_FAILED, MFA_CHALLENGE_EXPIRED), ALREADY_EXISTS
+    (MFA_WEBAUTHN_CREDENTIAL_EXISTS), RESOURCE_EXHAUSTED (OVER_REQUEST_RATE_LIMIT). To make a new factor count:
+    UNAUTHENTICATED (INSUFFICIENT_AAL: the account has a factor already, and this session did not show it),
+    FAILED_PRECONDITION (REAUTHENTICATION_NEEDED: a passkey needs a sign-in of the last hour).
     """
     UseRecoveryCode: _grpc.UnaryUnaryMultiCallable[_auth_pb2.UseRecoveryCodeRequest, _auth_pb2.UseRecoveryCodeResponse]
-    """UseRecoveryCode raises this session to `aal2` by a recovery code, which is spent."""
+    """UseRecoveryCode raises this session to `aal2` by a recovery code, which is spent. The account's owner gets a
+    mail that says how many are left.
+    """
+    GetRecoveryCodes: _grpc.UnaryUnaryMultiCallable[_auth_pb2.GetRecoveryCodesRequest, _auth_pb2.GetRecoveryCodesResponse]
+    """GetRecoveryCodes returns how many recovery codes are left, never the codes. All zero without a verified
+    second factor.
+    """
+    RegenerateRecoveryCodes: _grpc.UnaryUnaryMultiCallable[_auth_pb2.RegenerateRecoveryCodesRequest, _auth_pb2.RegenerateRecoveryCodesResponse]
+    """RegenerateRecoveryCodes replaces all recovery codes by ten new ones, which are shown here only. The account's
+    owner gets a mail. Errors: NOT_FOUND (MFA_FACTOR_NOT_FOUND: no verified second factor), UNAUTHENTICATED
+    (INSUFFICIENT_AAL, REAUTHENTICATION_NEEDED).
+    """
     UnenrollFactor: _grpc.UnaryUnaryMultiCallable[_auth_pb2.UnenrollFactorRequest, _auth_pb2.UnenrollFactorResponse]
     """UnenrollFactor removes a factor. The sessions that it raised are at `aal1` from then on, this one too, and
     every service knows it at once. Refresh the session afterwards.
@@ -217,18 +239,40 @@ class AuthServiceAsyncStub(AuthServiceStub):
     OTHERS ends. Errors: NOT_FOUND (SESSION_NOT_FOUND).
     """
     EnrollFactor: _aio.UnaryUnaryMultiCallable[_auth_pb2.EnrollFactorRequest, _auth_pb2.EnrollFactorResponse]  # type: ignore[assignment]
-    """EnrollFactor starts a second factor. Its secret is shown here only.
-    Errors: UNAUTHENTICATED (INSUFFICIENT_AAL, REAUTHENTICATION_NEEDED).
+    """EnrollFactor starts a second factor: an authenticator app (`totp`), whose secret is shown here only, or a
+    passkey (`webauthn`), which its first challenge creates. Errors: FAILED_PRECONDITION
+    (TOO_MANY_ENROLLED_MFA_FACTORS; MFA_WEBAUTHN_ENROLL_NOT_ENABLED: the deployment has no domain name),
+    UNAUTHENTICATED (INSUFFICIENT_AAL, REAUTHENTICATION_NEEDED).
     """
     ChallengeFactor: _aio.UnaryUnaryMultiCallable[_auth_pb2.ChallengeFactorRequest, _auth_pb2.ChallengeFactorResponse]  # type: ignore[assignment]
-    """ChallengeFactor asks to prove a factor; the challenge lives for five minutes."""
+    """ChallengeFactor asks to prove a factor; the challenge lives for five minutes. For a passkey it has the
+    options of the browser's `navigator.credentials`.
+    Errors: INVALID_ARGUMENT (VALIDATION_FAILED: another relying party or origin than the deployment's).
+    """
     VerifyFactor: _aio.UnaryUnaryMultiCallable[_auth_pb2.VerifyFactorRequest, _auth_pb2.VerifyFactorResponse]  # type: ignore[assignment]
     """VerifyFactor answers a challenge. The first success verifies the factor, gives recovery codes and
-    ends the other sessions; each success raises this session to `aal2`. A TOTP code counts once.
-    Errors: INVALID_ARGUMENT (MFA_VERIFICATION_FAILED, MFA_CHALLENGE_EXPIRED).
+    ends the other sessions; each success raises this session to `aal2`. A TOTP code counts once, and a
+    passkey's challenge takes one answer. An account has 30 wrong answers a day; then TOTP codes are refused,
+    and passkeys and recovery codes are still accepted. Sessions that began with a mailed code have a separate
+    count, so that someone who knows only the password cannot use it up.
+    Errors: INVALID_ARGUMENT (MFA_VERIFICATION_FAILED, MFA_CHALLENGE_EXPIRED), ALREADY_EXISTS
+    (MFA_WEBAUTHN_CREDENTIAL_EXISTS), RESOURCE_EXHAUSTED (OVER_REQUEST_RATE_LIMIT). To make a new factor count:
+    UNAUTHENTICATED (INSUFFICIENT_AAL: the account has a factor already, and this session did not show it),
+    FAILED_PRECONDITION (REAUTHENTICATION_NEEDED: a passkey needs a sign-in of the last hour).
     """
     UseRecoveryCode: _aio.UnaryUnaryMultiCallable[_auth_pb2.UseRecoveryCodeRequest, _auth_pb2.UseRecoveryCodeResponse]  # type: ignore[assignment]
-    """UseRecoveryCode raises this session to `aal2` by a recovery code, which is spent."""
+    """UseRecoveryCode raises this session to `aal2` by a recovery code, which is spent. The account's owner gets a
+    mail that says how many are left.
+    """
+    GetRecoveryCodes: _aio.UnaryUnaryMultiCallable[_auth_pb2.GetRecoveryCodesRequest, _auth_pb2.GetRecoveryCodesResponse]  # type: ignore[assignment]
+    """GetRecoveryCodes returns how many recovery codes are left, never the codes. All zero without a verified
+    second factor.
+    """
+    RegenerateRecoveryCodes: _aio.UnaryUnaryMultiCallable[_auth_pb2.RegenerateRecoveryCodesRequest, _auth_pb2.RegenerateRecoveryCodesResponse]  # type: ignore[assignment]
+    """RegenerateRecoveryCodes replaces all recovery codes by ten new ones, which are shown here only. The account's
+    owner gets a mail. Errors: NOT_FOUND (MFA_FACTOR_NOT_FOUND: no verified second factor), UNAUTHENTICATED
+    (INSUFFICIENT_AAL, REAUTHENTICATION_NEEDED).
+    """
     UnenrollFactor: _aio.UnaryUnaryMultiCallable[_auth_pb2.UnenrollFactorRequest, _auth_pb2.UnenrollFactorResponse]  # type: ignore[assignment]
     """UnenrollFactor removes a factor. The sessions that it raised are at `aal1` from then on, this one too, and
     every service knows it at once. Refresh the session afterwards.
@@ -420,8 +464,10 @@ class AuthServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _auth_pb2.EnrollFactorRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_auth_pb2.EnrollFactorResponse, _abc.Awaitable[_auth_pb2.EnrollFactorResponse]]:
-        """EnrollFactor starts a second factor. Its secret is shown here only.
-        Errors: UNAUTHENTICATED (INSUFFICIENT_AAL, REAUTHENTICATION_NEEDED).
+        """EnrollFactor starts a second factor: an authenticator app (`totp`), whose secret is shown here only, or a
+        passkey (`webauthn`), which its first challenge creates. Errors: FAILED_PRECONDITION
+        (TOO_MANY_ENROLLED_MFA_FACTORS; MFA_WEBAUTHN_ENROLL_NOT_ENABLED: the deployment has no domain name),
+        UNAUTHENTICATED (INSUFFICIENT_AAL, REAUTHENTICATION_NEEDED).
         """
 
     @_abc_1.abstractmethod
@@ -430,7 +476,10 @@ class AuthServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _auth_pb2.ChallengeFactorRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_auth_pb2.ChallengeFactorResponse, _abc.Awaitable[_auth_pb2.ChallengeFactorResponse]]:
-        """ChallengeFactor asks to prove a factor; the challenge lives for five minutes."""
+        """ChallengeFactor asks to prove a factor; the challenge lives for five minutes. For a passkey it has the
+        options of the browser's `navigator.credentials`.
+        Errors: INVALID_ARGUMENT (VALIDATION_FAILED: another relying party or origin than the deployment's).
+        """
 
     @_abc_1.abstractmethod
     def VerifyFactor(
@@ -439,8 +488,14 @@ class AuthServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_auth_pb2.VerifyFactorResponse, _abc.Awaitable[_auth_pb2.VerifyFactorResponse]]:
         """VerifyFactor answers a challenge. The first success verifies the factor, gives recovery codes and
-        ends the other sessions; each success raises this session to `aal2`. A TOTP code counts once.
-        Errors: INVALID_ARGUMENT (MFA_VERIFICATION_FAILED, MFA_CHALLENGE_EXPIRED).
+        ends the other sessions; each success raises this session to `aal2`. A TOTP code counts once, and a
+        passkey's challenge takes one answer. An account has 30 wrong answers a day; then TOTP codes are refused,
+        and passkeys and recovery codes are still accepted. Sessions that began with a mailed code have a separate
+        count, so that someone who knows only the password cannot use it up.
+        Errors: INVALID_ARGUMENT (MFA_VERIFICATION_FAILED, MFA_CHALLENGE_EXPIRED), ALREADY_EXISTS
+        (MFA_WEBAUTHN_CREDENTIAL_EXISTS), RESOURCE_EXHAUSTED (OVER_REQUEST_RATE_LIMIT). To make a new factor count:
+        UNAUTHENTICATED (INSUFFICIENT_AAL: the account has a factor already, and this session did not show it),
+        FAILED_PRECONDITION (REAUTHENTICATION_NEEDED: a passkey needs a sign-in of the last hour).
         """
 
     @_abc_1.abstractmethod
@@ -449,7 +504,30 @@ class AuthServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _auth_pb2.UseRecoveryCodeRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_auth_pb2.UseRecoveryCodeResponse, _abc.Awaitable[_auth_pb2.UseRecoveryCodeResponse]]:
-        """UseRecoveryCode raises this session to `aal2` by a recovery code, which is spent."""
+        """UseRecoveryCode raises this session to `aal2` by a recovery code, which is spent. The account's owner gets a
+        mail that says how many are left.
+        """
+
+    @_abc_1.abstractmethod
+    def GetRecoveryCodes(
+        self,
+        request: _auth_pb2.GetRecoveryCodesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_auth_pb2.GetRecoveryCodesResponse, _abc.Awaitable[_auth_pb2.GetRecoveryCodesResponse]]:
+        """GetRecoveryCodes returns how many recovery codes are left, never the codes. All zero without a verified
+        second factor.
+        """
+
+    @_abc_1.abstractmethod
+    def RegenerateRecoveryCodes(
+        self,
+        request: _auth_pb2.RegenerateRecoveryCodesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_auth_pb2.RegenerateRecoveryCodesResponse, _abc.Awaitable[_auth_pb2.RegenerateRecoveryCodesResponse]]:
+        """RegenerateRecoveryCodes replaces all recovery codes by ten new ones, which are shown here only. The account's
+        owner gets a mail. Errors: NOT_FOUND (MFA_FACTOR_NOT_FOUND: no verified second factor), UNAUTHENTICATED
+        (INSUFFICIENT_AAL, REAUTHENTICATION_NEEDED).
+        """
 
     @_abc_1.abstractmethod
     def UnenrollFactor(

@@ -32,7 +32,7 @@ class _FactorStatusEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_FactorSt
     FACTOR_STATUS_UNVERIFIED: _FactorStatus.ValueType  # 1
     """Enrolled, not yet proved: it does not protect the account."""
     FACTOR_STATUS_VERIFIED: _FactorStatus.ValueType  # 2
-    """Proved by a code: sign-in to `aal2` asks for it."""
+    """Proved once: sign-in to `aal2` asks for it."""
 
 class FactorStatus(_FactorStatus, metaclass=_FactorStatusEnumTypeWrapper):
     """FactorStatus tells whether a second factor counts yet."""
@@ -42,7 +42,7 @@ FACTOR_STATUS_UNSPECIFIED: FactorStatus.ValueType  # 0
 FACTOR_STATUS_UNVERIFIED: FactorStatus.ValueType  # 1
 """Enrolled, not yet proved: it does not protect the account."""
 FACTOR_STATUS_VERIFIED: FactorStatus.ValueType  # 2
-"""Proved by a code: sign-in to `aal2` asks for it."""
+"""Proved once: sign-in to `aal2` asks for it."""
 Global___FactorStatus: _TypeAlias = FactorStatus  # noqa: Y015
 
 @_typing.final
@@ -301,7 +301,7 @@ Global___SessionInfo: _TypeAlias = SessionInfo  # noqa: Y015
 
 @_typing.final
 class Factor(_message.Message):
-    """Factor is a second factor: TOTP (RFC 6238: SHA-1, 6 digits, 30 seconds)."""
+    """Factor is a second factor: TOTP (RFC 6238: SHA-1, 6 digits, 30 seconds) or a passkey (WebAuthn Level 2)."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -316,7 +316,7 @@ class Factor(_message.Message):
     friendly_name: _builtins.str
     """A name for people, unique among the user's factors."""
     factor_type: _builtins.str
-    """`totp`."""
+    """`totp` or `webauthn`."""
     status: Global___FactorStatus.ValueType
     """Whether it counts yet."""
     @_builtins.property
