@@ -102,6 +102,7 @@ class Bench:
             "sub": str(user_id),
             "role": "authenticated",
             "session_id": str(uuid7()),
+            "mfa": False,
             "iat": now,
             "exp": now + 3600,
         }

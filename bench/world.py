@@ -122,6 +122,7 @@ class World:
             "sub": str(user),
             "role": "authenticated",
             "session_id": str(uuid7()),
+            "mfa": False,
             "iat": now,
             "exp": now + 3600,
         }

@@ -34,6 +34,7 @@ ALGORITHMS: Final = ("ES256", "EdDSA", "RS256")
 MAX_SET: Final = 256 * 1024
 """Bytes of a published key set."""
 MAX_KEYS: Final = 100
+_longest: Final = 2**53
 NOBODY: Final = UUID(int=0)
 """The user of a service-role token that has no `sub`. No such user exists."""
 
@@ -312,8 +313,8 @@ def _proved_at(claims: Mapping[str, Any], *, own: bool) -> int:
 
 
 def _whole(value: object) -> int:
-    """A whole number from zero on. Raises `TokenInvalid`."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+    """A whole number from zero on that a float can hold. Raises `TokenInvalid`."""
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= _longest:
         raise TokenInvalid
     return value
 

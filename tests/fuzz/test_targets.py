@@ -71,7 +71,10 @@ some_claims = st.builds(
     lambda changes: {**targets.MINT.claims(targets.USER), **changes},
     st.dictionaries(
         st.sampled_from(
-            ["iss", "aud", "sub", "role", "session_id", "aal", "iat", "exp", "nbf", "jti", "app_metadata"]
+            [
+                *("iss", "aud", "sub", "role", "session_id", "iat", "exp", "nbf", "jti", "app_metadata"),
+                *("aal", "mfa", "amr", "assurance_version", "auth_time"),
+            ]
         ),
         values,
         max_size=3,
