@@ -44,6 +44,15 @@ def face() -> AuthService:
     return cast("AuthService", Nothing())
 
 
+async def test_a_parameter_that_stands_twice_is_refused() -> None:
+    """S25: which of two one-time tokens counts is not for us to guess."""
+    for path in ("/verify?token=a&type=signup&token=b", "/verify?token=a&%74oken=a&type=signup"):
+        answer = await ask("GET", path)
+        assert answer.status_code == 400
+        assert answer.json()["error_code"] == "validation_failed"
+        assert "token" in answer.json()["msg"]
+
+
 def test_the_document_has_every_served_path_and_no_other() -> None:
     served = {
         (method, route.path)

@@ -3,25 +3,31 @@
 from __future__ import annotations
 
 import re
+from base64 import b64encode
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
 import yaml
+from google.api import annotations_pb2
+from google.protobuf import descriptor_pb2
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from deploy import rendered
 from deploy.envoy import render
 from deploy.envoy.render import REPLIES, Edge
 from deploy.local.edge import local_edge
-from deploy.local.layout import Layout
+from deploy.local.layout import ROOT, Layout
 from deploy.settings import table
-from servicekit import headers
+from servicekit import apikey, headers
 from servicekit.authn import MAX_CREDENTIAL
+from servicekit.clock import SystemEntropy
 from servicekit.config import Address
 from servicekit.http import HttpServer
 from servicekit.rpc.server import SERVER_OPTIONS
+from services.auth.http.openapi import OPERATIONS
 
 EDGES = {
     "local": local_edge(Layout(run=Path("/run/signgate"))),
@@ -190,6 +196,65 @@ class TestProof:
         manager = next(managers(configuration))
         for part in (manager["access_log"], manager.get("tracing"), manager["local_reply_config"]):
             assert "signgate-edge" not in yaml.safe_dump(part)
+
+
+class TestAccessLog:
+    """A path is logged only if it has the form of one that is served: S24."""
+
+    @pytest.fixture
+    def shown(self, configuration: Any) -> tuple[re.Pattern[str], re.Pattern[str]]:
+        """What a REST caller's path must be like, and any other path."""
+        with_path, without = next(managers(configuration))["access_log"]
+        _, either = with_path["filter"]["and_filter"]["filters"]
+        rest, other = either["or_filter"]["filters"]
+        patterns = [rest, other["and_filter"]["filters"][1]]
+        regexes = [one["header_filter"]["header"]["string_match"]["safe_regex"]["regex"] for one in patterns]
+        # The other line is for exactly those that the first is not for.
+        assert [
+            regex for regex in regexes if regex not in yaml.safe_dump(without["filter"], width=10_000)
+        ] == []
+        assert "PATH" not in yaml.safe_dump(without["typed_config"])
+        return re.compile(regexes[0]), re.compile(regexes[1])
+
+    def test_every_served_path_is_shown(self, shown: tuple[re.Pattern[str], re.Pattern[str]]) -> None:
+        rest, other = shown
+        some_id = str(uuid4())
+        files = descriptor_pb2.FileDescriptorSet.FromString((ROOT / "gen/signgate.binpb").read_bytes())
+        for file in files.file:
+            for service in file.service:
+                for method in service.method:
+                    assert other.fullmatch(f"/{file.package}.{service.name}/{method.name}")
+                    rule = method.options.Extensions[annotations_pb2.http]
+                    if path := getattr(rule, rule.WhichOneof("pattern") or "get"):
+                        served = re.sub(r"\{[^}]*\}", some_id, path)
+                        assert rest.fullmatch(served), served
+                        assert rest.fullmatch(f"{served}?page_size=3&x=%20")
+        for operation in OPERATIONS:
+            served = re.sub(r"\{[^}]*\}", some_id, f"/auth/v1{operation.path}")
+            assert other.fullmatch(served), served
+        for path in ("/", "/console/", "/console/main-ABCD1234.js", "/webcast/sign_url/", "/tiktok/sign_url"):
+            assert other.fullmatch(path), path
+
+    def test_no_path_with_a_credential_is(self, shown: tuple[re.Pattern[str], re.Pattern[str]]) -> None:
+        key = apikey.mint("live", uuid4(), SystemEntropy())
+        for secret in (
+            key,
+            key.lower(),
+            key.upper(),
+            key[31:],
+            b64encode(key.encode()).decode(),
+            "eyJh.eyJi.c2",
+        ):
+            for path in (
+                "/",
+                "/v1/keys/",
+                "/webcast/sign_url%3FapiKey=",
+                "/webcast/sign_url;apiKey=",
+                "/console/",
+            ):
+                for pattern in shown:
+                    assert not pattern.fullmatch(f"{path}{secret}")
+                    assert not pattern.fullmatch(f"{path}{secret}/keys?x=1")
 
 
 class TestTls:
