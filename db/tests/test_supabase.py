@@ -16,7 +16,12 @@ from db.tests.support import acting, refused
 from servicekit.testing.postgres import LOGIN_ROLES, Cluster, Database, bin_dir, postgres_cluster
 
 STAND_IN = (Path(__file__).parent / "supabase.sql").read_text()
-OURS = {"on_auth_user_created", "on_auth_user_email_changed", "on_auth_user_deleted"}
+OURS = {
+    "on_auth_user_created",
+    "on_auth_user_email_changed",
+    "on_auth_user_deleted",
+    "on_auth_user_facts",
+}
 ROLES = "('anon', 'authenticated', 'service_role', 'authenticator', 'supabase_auth_admin', 'project_admin')"
 ROLE_FACTS = f"SELECT string_agg(r::text, ';' ORDER BY rolname) FROM pg_roles r WHERE rolname IN {ROLES}"
 # What the roles of Supabase may become; that a service may become `authenticated` is on the service's side.
