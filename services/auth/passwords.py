@@ -18,8 +18,8 @@ from time import perf_counter
 from typing import Final
 
 from argon2 import PasswordHasher
-from argon2.exceptions import Argon2Error, InvalidHashError
 
+from services.auth import hash_formats
 from services.auth.errors import WeakPassword
 from services.auth.hashing import HashLine
 
@@ -55,14 +55,13 @@ class Passwords:
         return await self.line.run(lambda: self._hasher.hash(password), address)
 
     async def matches(self, stored: str | None, password: str, address: str = "") -> bool:
-        """Whether it is the password. Takes equally long with no stored hash, and is then False."""
+        """Whether it is the password. Takes equally long with no stored hash, and is then False.
+
+        An imported hash takes as long as its maker chose, until it is renewed.
+        """
 
         def verify() -> bool:
-            try:
-                self._hasher.verify(stored or self._dummy, password)
-            except (Argon2Error, InvalidHashError):
-                return False
-            return stored is not None
+            return hash_formats.verified(self._hasher, stored or self._dummy, password) and stored is not None
 
         # What no account can have need not be hashed, but an answer must take its time all the same.
         right = await self.line.run(verify, address) and len(password.encode()) <= MAX_BYTES
@@ -70,8 +69,8 @@ class Passwords:
         return right
 
     def outdated(self, stored: str) -> bool:
-        """True when the hash was made with other parameters than those of now."""
-        return self._hasher.check_needs_rehash(stored)
+        """True when the hash was made in another form, or with other parameters, than those of now."""
+        return hash_formats.outdated(self._hasher, stored)
 
     def close(self) -> None:
         """Give the threads back."""

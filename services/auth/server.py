@@ -22,6 +22,7 @@ from servicekit.rpc import create_channel, create_server
 from servicekit.runner import Runtime
 from servicekit.tokens import Issuer, JwtVerifier
 from services.auth.config import AuthSettings
+from services.auth.hash_formats import ImportLimits
 from services.auth.http import create_app
 from services.auth.later import Later
 from services.auth.limits import LIMITS, RateLimits
@@ -140,6 +141,12 @@ def rules(settings: AuthSettings) -> Rules:
         challenge_ttl=timedelta(seconds=settings.challenge_ttl),
         totp_issuer=settings.totp_issuer,
         even_answer=settings.even_answer,
+        imported_hashes=ImportLimits(
+            bcrypt_cost=settings.imported_bcrypt_cost,
+            argon2_memory_kib=settings.imported_argon2_memory_kib,
+            argon2_time_cost=settings.imported_argon2_time_cost,
+            argon2_parallelism=settings.imported_argon2_parallelism,
+        ),
     )
 
 

@@ -52,10 +52,11 @@ _events: Final = """
     ORDER BY created_at DESC, id DESC LIMIT $4"""
 _plan: Final = "SELECT daily_limit, per_minute FROM public.plans WHERE tier = 'api_key'"
 _records: Final = """
-    SELECT api_key_id, key_hash, user_id, tier, user_is_active, scopes, revoked_at,
+    SELECT api_key_id, key_hash, user_id, tier, account_state, scopes, revoked_at,
            extract(epoch FROM least(expires_at, grace_until))::float8 AS ends_at,
+           extract(epoch FROM banned_until)::float8 AS banned_until,
            cidrs, daily_limit, per_minute, engine, pepper_version
-    FROM public.lookup_api_keys($1)"""
+    FROM public.read_key_records($1)"""
 
 
 class KeyStore:
@@ -246,14 +247,14 @@ def key_of(row: asyncpg.Record) -> Key:
 
 
 def record_of(row: asyncpg.Record) -> Record:
-    """A row of signgate.key_records."""
+    """A row of read_key_records()."""
     return Record(
         key_id=_uuid(row["api_key_id"]),
         user_id=_uuid(row["user_id"]),
         digest=_digest(row["key_hash"]),
         pepper_version=row["pepper_version"],
         revoked=row["revoked_at"] is not None,
-        user_active=row["user_is_active"],
+        user_active=row["account_state"] == "active",
         tier=row["tier"],
         scopes=tuple(row["scopes"]),
         expires_at=row["ends_at"],
@@ -261,6 +262,8 @@ def record_of(row: asyncpg.Record) -> Record:
         daily_limit=row["daily_limit"] or 0,
         per_minute=row["per_minute"] or 0,
         engine=row["engine"] or "",
+        user_state=row["account_state"],
+        banned_until=row["banned_until"] if row["account_state"] == "banned" else None,
     )
 
 

@@ -19,7 +19,6 @@ from services.auth.domain import (
     Session,
     User,
 )
-from services.auth.errors import UserBanned
 from services.auth.mail.letters import Letter
 from services.auth.service.kit import Kit
 
@@ -54,10 +53,12 @@ class Issuing:
         self._kit = kit
 
     async def open(self, unit: Unit, user: User, method: str, client: Client) -> Issued:
-        """Sign a user in: a new session, the login recorded. Raises `UserBanned`."""
+        """Sign a user in: a new session, the login recorded. Raises as `User.require_active`."""
         kit, now = self._kit, self._kit.clock.now()
-        if not user.may_sign_in(now):
-            raise UserBanned
+        await unit.accounts.signed_in(user.id)
+        # Read after that write, which locks the profile: until this is committed the state stays what it is.
+        user = await unit.accounts.get(user.id)
+        user.require_active(now)
         timebox = kit.rules.session_timebox
         session = Session(
             id=kit.ids.uuid7(),
@@ -69,9 +70,8 @@ class Issuing:
             ip=client.ip,
         )
         await unit.sessions.add(session)
-        await unit.accounts.signed_in(user.id)
         await unit.audit.add("signed_in", user.id, client, method=method, session_id=str(session.id))
-        return await self.tokens(unit, await unit.accounts.get(user.id), session)
+        return await self.tokens(unit, user, session)
 
     async def tokens(self, unit: Unit, user: User, session: Session, parent: UUID | None = None) -> Issued:
         """A new pair of tokens of a session; `parent` is the refresh token it was exchanged for."""

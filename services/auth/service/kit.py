@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Coroutine, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final, Protocol
 from uuid import UUID
@@ -12,6 +12,7 @@ from uuid import UUID
 from servicekit.clock import Clock, Ids
 from services.auth.domain import METADATA_LIMIT, Json
 from services.auth.errors import ValidationFailed
+from services.auth.hash_formats import ImportLimits
 from services.auth.limits import RateLimits
 from services.auth.mail.letters import Letter
 from services.auth.passwords import Passwords
@@ -73,6 +74,7 @@ class Rules:
     challenge_ttl: timedelta
     totp_issuer: str
     even_answer: float
+    imported_hashes: ImportLimits = field(default_factory=ImportLimits)
 
     def redirect(self, wanted: str) -> str:
         """Where a link may lead: what was wished if it is allowed, else the site itself.

@@ -44,11 +44,12 @@ class Profile:
         self._kit, self._issuing, self._verify = kit, Issuing(kit), Verify(kit)
 
     async def get(self, principal: Principal) -> User:
-        """The caller's account. Raises `UserNotFound` once it was deleted."""
+        """The caller's account. Raises `UserNotFound` once it was deleted, and as `User.require_active`."""
         async with self._kit.store.unit() as unit:
             user = await unit.accounts.by_id(principal.user_id)
         if user is None:
             raise UserNotFound
+        user.require_active(self._kit.clock.now())
         return user
 
     async def update(self, principal: Principal, change: Change, client: Client) -> User:

@@ -13,7 +13,6 @@ from services.auth.errors import (
     RefreshTokenNotFound,
     SessionExpired,
     SessionNotFound,
-    UserBanned,
 )
 from services.auth.service.issuing import Issuing
 from services.auth.service.kit import Kit
@@ -82,8 +81,7 @@ class Sessions:
     async def _exchange(self, unit: Unit, session: Session, token: RefreshToken) -> Issued:
         now = self._kit.clock.now()
         user = await unit.accounts.get(session.user_id)
-        if not user.may_sign_in(now):
-            raise UserBanned
+        user.require_active(now)
         await unit.sessions.use_token(token.id, now)
         await unit.sessions.refreshed(session.id, now)
         return await self._issuing.tokens(unit, user, session, token.id)

@@ -140,6 +140,7 @@ class Verify:
         expected = user and (user.new_email if code.purpose == "email_change_new" else user.email)
         if user is None or code.email != expected:
             raise OtpExpired
+        user.require_sign_in(now)
         await unit.codes.use(code.id, now)
         letters: Sequence[Letter] = ()
         if code.purpose in ("email_change_current", "email_change_new"):
