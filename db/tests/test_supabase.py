@@ -125,6 +125,34 @@ async def test_the_triggers_follow_supabases_accounts(
         await admin.close()
 
 
+async def test_a_ban_at_supabase_stops_keys(supabase: tuple[Cluster, Database, dict[str, str]]) -> None:
+    """S12: by the dashboard, which knows nothing of Signgate; and its other states."""
+    _, database, _ = supabase
+    auth = await asyncpg.connect(database.dsn("supabase_auth_admin"))
+    admin = await asyncpg.connect(database.dsn())
+    fact = "SELECT account_state(u) FROM users u WHERE id = $1"
+    user, nameless = uuid4(), uuid4()
+    try:
+        await auth.execute("INSERT INTO auth.users (id, email) VALUES ($1, 'fact@example.com')", user)
+        await auth.execute("INSERT INTO auth.users (id) VALUES ($1)", nameless)
+        assert await admin.fetchval(fact, user) == "unconfirmed"
+        assert await admin.fetchval(fact, nameless) == "active"  # anonymous: nothing to confirm
+        for change, expected in (
+            ("phone_confirmed_at = now()", "active"),
+            ("email_confirmed_at = now()", "active"),
+            ("banned_until = now() + interval '1 hour'", "banned"),
+            ("banned_until = 'infinity'", "banned"),
+            ("banned_until = now()", "active"),
+            ("deleted_at = now()", "deleted"),
+        ):
+            await auth.execute(f"UPDATE auth.users SET {change} WHERE id = $1", user)
+            assert await admin.fetchval(fact, user) == expected, change
+    finally:
+        await auth.execute("DELETE FROM auth.users WHERE id = ANY ($1)", [user, nameless])
+        await auth.close()
+        await admin.close()
+
+
 async def test_users_and_services_work_beside_it(supabase: tuple[Cluster, Database, dict[str, str]]) -> None:
     """A Supabase user makes a key through Supabase's own interface; Signgate validates it and counts."""
     _, database, _ = supabase

@@ -31,6 +31,7 @@ from services.auth.mail.outbox import Outbox
 from services.auth.passwords import Passwords, breached
 from services.auth.secrets import Secrets
 from services.auth.service import AuthService, Kit, Rules
+from services.auth.service.revocation import keep_denying
 from services.auth.servicer import AuthAdminServicer, AuthServicer
 from services.auth.store import Store
 from services.auth.tokens import AccessTokens, OwnKeys
@@ -88,21 +89,21 @@ async def compose(runtime: Runtime) -> None:
         audience=settings.jwt_audience,
         ttl=settings.access_token_ttl,
     )
-    service = AuthService(
-        Kit(
-            store=store,
-            passwords=passwords,
-            secrets=Secrets(pepper, SystemEntropy()),
-            tokens=tokens,
-            postman=outbox,
-            background=later,
-            limits=limits,
-            denials=denials,
-            clock=clock,
-            ids=ids,
-            rules=rules(settings),
-        )
+    kit = Kit(
+        store=store,
+        passwords=passwords,
+        secrets=Secrets(pepper, SystemEntropy()),
+        tokens=tokens,
+        postman=outbox,
+        background=later,
+        limits=limits,
+        denials=denials,
+        clock=clock,
+        ids=ids,
+        rules=rules(settings),
     )
+    runtime.background("revocation", keep_denying(kit))
+    service = AuthService(kit)
     keys_channel = await runtime.enter(create_channel(settings.keys_addr, peer=inside.peer("keys")))
     issuer = Issuer(settings.jwt_issuer, "", settings.jwt_audience)
     authenticator = CredentialAuthenticator(

@@ -25,6 +25,7 @@ from services.auth.client import client_of
 from services.auth.domain import Client
 from services.auth.http.limits import LIMITS
 from services.auth.http.refusals import VERSION, VERSION_HEADER, refusal
+from services.auth.http.unsupported import UNSUPPORTED
 from signgate.auth.v1 import admin_pb2, auth_pb2
 
 Handler = Callable[[Request], Awaitable[Response]]
@@ -52,6 +53,7 @@ class Routes:
     def route(self, method: str, path: str, handler: Handler, policy: str | None = None) -> Route:
         """One route. Raises `KeyError` for a path without limits, and for a policy of no RPC."""
         limits = LIMITS[method, path]
+        unsupported = UNSUPPORTED.get((method, path), {})
         wanted = None if policy is None else self._policies[policy]
         name = f"http{path}/{method}"
 
@@ -60,6 +62,7 @@ class Routes:
             try:
                 limits.check(request)
                 request.state.limits = limits
+                request.state.unsupported = unsupported
                 if wanted is not None:
                     here.principal = await self._authenticator.authenticate(metadata(request))
                     enforce(wanted, here.principal)
