@@ -25,10 +25,10 @@ BCRYPT_BYTES: Final = 72
 # 22 characters of salt and 31 of hash, whose last ones have bits to spare. These must be zero, or the
 # comparison of whole texts, which every library makes, would fail for the right password.
 _bcrypt = re.compile(
-    r"\$2[aby]\$(\d{2})\$[./A-Za-z0-9]{21}[.Oeu][./A-Za-z0-9]{30}[.CGKOSWaeimquy26]"
+    r"\$2[aby]\$([0-9]{2})\$[./A-Za-z0-9]{21}[.Oeu][./A-Za-z0-9]{30}[.CGKOSWaeimquy26]"
 ).fullmatch
 _argon2 = re.compile(
-    r"\$argon2id?\$v=19\$m=([1-9]\d{0,9}),t=([1-9]\d{0,9}),p=([1-9]\d{0,9})"
+    r"\$argon2id?\$v=19\$m=([1-9][0-9]{0,9}),t=([1-9][0-9]{0,9}),p=([1-9][0-9]{0,9})"
     r"\$([A-Za-z0-9+/]{11,86})\$([A-Za-z0-9+/]{22,86})"
 ).fullmatch
 _lanes_memory: Final = 8  # KiB a lane, at least (RFC 9106, section 3.1)
@@ -91,11 +91,12 @@ def verified(hasher: PasswordHasher, stored: str, password: str) -> bool:
             return bcrypt.checkpw(password.encode()[:BCRYPT_BYTES], stored.encode())
         except ValueError:  # a cost below 4
             return False
-    if (found := _argon2(stored)) and not _within(found, _MOST):
+    found = _argon2(stored)  # ours are among them
+    if stored.startswith("$argon2") and (found is None or not _within(found, _MOST)):
         return False
     try:
         return hasher.verify(stored, password)
-    except (Argon2Error, InvalidHashError):
+    except (Argon2Error, InvalidHashError, UnicodeEncodeError):
         return False
 
 

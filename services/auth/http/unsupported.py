@@ -1,6 +1,6 @@
 """Members of bodies that Supabase Auth knows and this service does not, where passing them over would change
-what the call means. A request that has one is refused with what to do instead; null, false and empty values ask
-for nothing and are passed over, as are members that only tell of the client, such as `gotrue_meta_security`.
+what the call means. A request that has one is refused with what to do instead; null, false and empty values
+ask for nothing and are passed over, as are members that only tell of the client (`gotrue_meta_security`).
 
 gRPC has no such members: protobuf passes fields over that it does not know.
 """

@@ -44,3 +44,6 @@ async def keep_denying(kit: Kit) -> None:
         except Unavailable as error:
             _log.warning("sessions that ended are denied later", cause=repr(error.__cause__))
             await asyncio.sleep(_rest)
+        except Exception:  # noqa: BLE001  # whatever it is, sessions that end later must be denied
+            _log.exception("denying sessions failed")
+            await asyncio.sleep(_rest)
