@@ -96,7 +96,7 @@ BEGIN
 END
 $$;
 
--- Takes up to p_count alerts that are to be delivered now; nobody else gets them for p_hold. Those of an account
+-- Takes up to p_count alerts that are to be delivered now; no other call gets them for p_hold. Those of an account
 -- that may not act wait.
 -- Caller: the logger.
 CREATE OR REPLACE FUNCTION public.claim_quota_alerts(p_count integer, p_hold interval) RETURNS TABLE (

@@ -322,18 +322,18 @@ def administration_of_states() -> None:
     """A hash from elsewhere, a ban that is lifted, and a soft deletion that frees the address."""
     admin, to = client(SERVICE_ROLE).admin, address()
     user = admin.create_user({"email": to, "password_hash": HASHED, "email_confirm": True}).user
-    one = client()
-    one.sign_in_with_password({"email": to, "password": PASSWORD})
+    one, password = client(), {"email": to, "password": PASSWORD}
+    one.sign_in_with_password(password)
     assert admin.update_user_by_id(user.id, {"ban_duration": "24h"}).user.id == user.id
-    refused("user_banned", lambda: client().sign_in_with_password({"email": to, "password": PASSWORD}))
+    refused("user_banned", lambda: client().sign_in_with_password(password))
     refused("session_not_found", lambda: one.get_user(one.get_session().access_token))
     admin.update_user_by_id(user.id, {"ban_duration": "none"})
-    client().sign_in_with_password({"email": to, "password": PASSWORD})
+    client().sign_in_with_password(password)
     refused("validation_failed", lambda: admin.update_user_by_id(user.id, {"phone": "+4915112345678"}))
     admin.delete_user(user.id, should_soft_delete=True)
-    refused("invalid_credentials", lambda: client().sign_in_with_password({"email": to, "password": PASSWORD}))
+    refused("invalid_credentials", lambda: client().sign_in_with_password(password))
     assert admin.get_user_by_id(user.id).user.email != to
-    assert admin.create_user({"email": to, "password": PASSWORD}).user.id != user.id
+    assert admin.create_user(password).user.id != user.id
     admin.delete_user(user.id)
     refused("user_not_found", lambda: admin.get_user_by_id(user.id))
 

@@ -1,4 +1,4 @@
-"""Sessions that ended in the table, written to the deny-set by whoever comes first.
+"""Sessions that ended in the table, and that the deny-set was not told of.
 
 A use case that ends sessions denies them itself. This denies what no use case did: a statement by hand or a
 trigger ended them, or the use case's own write failed. So what the table says soon holds everywhere.

@@ -48,7 +48,7 @@ class Credentials:
         return "OK"
 
     async def tried(self) -> dict[str, str]:
-        """What becomes of each. The one that would heal an unconfirmed account comes last."""
+        """What becomes of each. The one that confirms an unconfirmed account comes last."""
         world, request = self.world, auth_pb2.GetUserRequest()
         exchange = auth_pb2.ExchangeCodeRequest(auth_code=self.flow, code_verifier=VERIFIER)
         return {
@@ -303,7 +303,7 @@ async def test_a_soft_deletion_keeps_the_id_and_frees_the_address(mine: Credenti
     deleted = pb.ListUsersRequest(state=user_pb2.USER_STATE_DELETED, per_page=1000)
     assert mine.id in [user.id for user in (await admin.ListUsers(deleted, metadata=operator)).users]
 
-    # Nothing brings it back; the address is somebody's again; and it can be deleted once more, or for good.
+    # Nothing brings it back; the address can be used again; and it can be deleted once more, or for good.
     for change in ({"ban_duration": "none"}, {"email_confirm": True}, {"password": PASSWORD}):
         with pytest.raises(FailedPrecondition) as refused:
             request = pb.ModifyUserRequest(id=mine.id, **change)
