@@ -83,7 +83,8 @@ class Profile:
             ended = await end_sessions(kit, unit, user.id)
             await unit.audit.add("deleted", user.id, client)
             await unit.accounts.remove(user.id)
-        await kit.deny(ended)
+            # Before the commit: if it fails, the sessions are still there when the call is repeated.
+            await kit.deny(ended)
 
     async def reauthenticate(self, principal: Principal, client: Client) -> None:
         """Mail the nonce that `update` and `delete` take as proof."""

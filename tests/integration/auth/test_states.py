@@ -328,14 +328,17 @@ async def test_without_redis_nothing_is_deleted_by_half(world: World) -> None:
     """The sessions' ids go with the account, so they are denied first: the call can be repeated."""
     session = await world.user()
     async with world.replica() as auth:
-        await world.redis.acl_setuser("signgate_auth", commands=["-set"])
+        await world.redis.acl_setuser("signgate_auth", enabled=True, commands=["-set"])
         try:
             for soft in (True, False):
                 with pytest.raises(SigngateError):
                     request = pb.RemoveUserRequest(id=session.user.id, soft_delete=soft)
                     await auth.admin.RemoveUser(request, metadata=bearer(world.operator()))
+            with pytest.raises(SigngateError):
+                own = auth_pb2.DeleteUserRequest(password=PASSWORD)
+                await auth.accounts.DeleteUser(own, metadata=bearer(session))
         finally:
-            await world.redis.acl_setuser("signgate_auth", commands=["+set"])
+            await world.redis.acl_setuser("signgate_auth", enabled=True, commands=["+set"])
         found = await auth.admin.LookupUser(
             pb.LookupUserRequest(id=session.user.id), metadata=bearer(world.operator())
         )
