@@ -16,6 +16,9 @@ BEGIN
         WHERE user_id = NEW.id AND revoked_at IS NULL;
         DELETE FROM public.alert_settings WHERE user_id = NEW.id;
         DELETE FROM public.quota_alerts WHERE user_id = NEW.id;
+        IF to_regclass('public.key_answers') IS NOT NULL THEN  -- answers that are kept to be repeated
+            EXECUTE 'DELETE FROM public.key_answers WHERE user_id = $1' USING NEW.id;
+        END IF;
         UPDATE public.users SET display_name = NULL, last_login = NULL WHERE id = NEW.id;
     END IF;
     RETURN NULL;
