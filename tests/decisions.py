@@ -58,6 +58,8 @@ DECISIONS: Final[Mapping[str, Decision]] = {
     "auth.v1.AuthService/VerifyFactor": Decision(ANY),
     "auth.v1.AuthService/UseRecoveryCode": Decision(ANY),
     "auth.v1.AuthService/UnenrollFactor": Decision(FULL),
+    "auth.v1.AuthService/GetRecoveryCodes": Decision(ANY),
+    "auth.v1.AuthService/RegenerateRecoveryCodes": Decision(FULL, max_age=HOUR),
     "keys.v1.KeysService/CreateKey": Decision(FULL, fresh={"scopes": MANAGING}),
     "keys.v1.KeysService/ListKeys": Decision(ANY),
     "keys.v1.KeysService/GetKey": Decision(ANY),
@@ -65,6 +67,7 @@ DECISIONS: Final[Mapping[str, Decision]] = {
     # And as CreateKey where the key has the scope, which the request does not show.
     "keys.v1.KeysService/RotateKey": Decision(FULL),
     "keys.v1.KeysService/RevokeKey": Decision(FULL),
+    "keys.v1.KeysService/RevokeAllKeys": Decision(FULL),
     "keys.v1.KeysService/ListKeyEvents": Decision(ANY),
     "quota.v1.QuotaService/GetQuota": Decision(ANY),
     "signer.v1.SignerService/Sign": Decision(ANY),

@@ -21,7 +21,9 @@ GRANT USAGE ON SCHEMA auth TO anon, authenticated, service_role;
 GRANT ALL ON SCHEMA auth TO supabase_auth_admin, project_admin;
 CREATE TABLE auth.users (
     id uuid PRIMARY KEY, aud varchar(255), role varchar(255), email varchar(255), encrypted_password varchar(255),
-    is_sso_user boolean NOT NULL DEFAULT false, created_at timestamptz, updated_at timestamptz
+    is_sso_user boolean NOT NULL DEFAULT false, created_at timestamptz, updated_at timestamptz,
+    email_confirmed_at timestamptz, phone text, phone_confirmed_at timestamptz, banned_until timestamptz,
+    deleted_at timestamptz
 );
 CREATE TABLE auth.identities (id uuid PRIMARY KEY, user_id uuid REFERENCES auth.users ON DELETE CASCADE);
 CREATE TABLE auth.sessions (id uuid PRIMARY KEY, user_id uuid REFERENCES auth.users ON DELETE CASCADE);
@@ -57,7 +59,7 @@ END
 $$;
 GRANT ALL ON ALL TABLES IN SCHEMA auth TO project_admin;
 ALTER TABLE auth.users ENABLE ROW LEVEL SECURITY;
-INSERT INTO auth.users (id, email, created_at) VALUES
-    ('00000000-0000-4000-8000-000000000001', 'before@example.com', '2025-01-01'),
-    ('00000000-0000-4000-8000-000000000002', NULL, '2025-01-02'),
-    ('00000000-0000-4000-8000-000000000003', 'before@example.com', '2025-01-03');
+INSERT INTO auth.users (id, email, created_at, email_confirmed_at) VALUES
+    ('00000000-0000-4000-8000-000000000001', 'before@example.com', '2025-01-01', '2025-01-01'),
+    ('00000000-0000-4000-8000-000000000002', NULL, '2025-01-02', NULL),
+    ('00000000-0000-4000-8000-000000000003', 'before@example.com', '2025-01-03', NULL);

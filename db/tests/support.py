@@ -51,7 +51,7 @@ async def make_user(admin: Connection, name: str) -> User:
     user = User(uuid4(), f"{name}@example.com", uuid4(), f"hash-{uuid4()}")
     session, factor, flow = uuid4(), uuid4(), uuid4()
     await admin.execute(f"""
-        INSERT INTO auth.users (id, email) VALUES ('{user.id}', '{user.email}');
+        INSERT INTO auth.users (id, email, email_confirmed_at) VALUES ('{user.id}', '{user.email}', now());
         INSERT INTO auth.identities (user_id, provider, provider_id)
             VALUES ('{user.id}', 'email', '{user.id}');
         INSERT INTO auth.sessions (user_id, id) VALUES ('{user.id}', '{session}');

@@ -16,7 +16,12 @@ from db.tests.support import acting, refused
 from servicekit.testing.postgres import LOGIN_ROLES, Cluster, Database, bin_dir, postgres_cluster
 
 STAND_IN = (Path(__file__).parent / "supabase.sql").read_text()
-OURS = {"on_auth_user_created", "on_auth_user_email_changed", "on_auth_user_deleted"}
+OURS = {
+    "on_auth_user_created",
+    "on_auth_user_email_changed",
+    "on_auth_user_deleted",
+    "on_auth_user_facts",
+}
 ROLES = "('anon', 'authenticated', 'service_role', 'authenticator', 'supabase_auth_admin', 'project_admin')"
 ROLE_FACTS = f"SELECT string_agg(r::text, ';' ORDER BY rolname) FROM pg_roles r WHERE rolname IN {ROLES}"
 # What the roles of Supabase may become; that a service may become `authenticated` is on the service's side.
@@ -116,6 +121,34 @@ async def test_the_triggers_follow_supabases_accounts(
         await auth.execute("DELETE FROM auth.users WHERE id = ANY ($1)", [first, second, phone])
         assert await admin.fetchval(profile, first) is None
     finally:
+        await auth.close()
+        await admin.close()
+
+
+async def test_a_ban_at_supabase_stops_keys(supabase: tuple[Cluster, Database, dict[str, str]]) -> None:
+    """S12: by the dashboard, which knows nothing of Signgate; and its other states."""
+    _, database, _ = supabase
+    auth = await asyncpg.connect(database.dsn("supabase_auth_admin"))
+    admin = await asyncpg.connect(database.dsn())
+    fact = "SELECT account_state(u) FROM users u WHERE id = $1"
+    user, nameless = uuid4(), uuid4()
+    try:
+        await auth.execute("INSERT INTO auth.users (id, email) VALUES ($1, 'fact@example.com')", user)
+        await auth.execute("INSERT INTO auth.users (id) VALUES ($1)", nameless)
+        assert await admin.fetchval(fact, user) == "unconfirmed"
+        assert await admin.fetchval(fact, nameless) == "active"  # anonymous: nothing to confirm
+        for change, expected in (
+            ("phone_confirmed_at = now()", "active"),
+            ("email_confirmed_at = now()", "active"),
+            ("banned_until = now() + interval '1 hour'", "banned"),
+            ("banned_until = 'infinity'", "banned"),
+            ("banned_until = now()", "active"),
+            ("deleted_at = now()", "deleted"),
+        ):
+            await auth.execute(f"UPDATE auth.users SET {change} WHERE id = $1", user)
+            assert await admin.fetchval(fact, user) == expected, change
+    finally:
+        await auth.execute("DELETE FROM auth.users WHERE id = ANY ($1)", [user, nameless])
         await auth.close()
         await admin.close()
 

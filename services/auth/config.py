@@ -60,6 +60,7 @@ class AuthSettings(InsideSettings, SmtpSettings):
     `site_url`: https origins of this domain or below it, and Android apps (`android:apk-key-hash:…`).
     `hash_threads`: passwords hashed at once. `hash_queue`: the most that wait; `hash_max_wait`: the longest
     estimated wait. Beyond either, OVERLOADED.
+    `imported_…`: the highest costs of password hashes that administrators bring from elsewhere.
     `even_answer`: answers that could tell whether an address is known come at multiples of this.
     `limits_redis_url`: a separate Redis for the rate limit counters, because unauthenticated callers
     determine their number (deploy/redis/limits.conf); without it they share `redis_url`'s memory.
@@ -102,6 +103,10 @@ class AuthSettings(InsideSettings, SmtpSettings):
     argon2_time_cost: Annotated[int, Field(ge=1, le=20)] = 2
     argon2_memory_kib: Annotated[int, Field(ge=8192, le=1048576)] = 19456
     argon2_parallelism: Annotated[int, Field(ge=1, le=8)] = 1
+    imported_bcrypt_cost: Annotated[int, Field(ge=4, le=14)] = 12
+    imported_argon2_time_cost: Annotated[int, Field(ge=1, le=20)] = 4
+    imported_argon2_memory_kib: Annotated[int, Field(ge=64, le=1048576)] = 65536
+    imported_argon2_parallelism: Annotated[int, Field(ge=1, le=8)] = 4
     hash_threads: Annotated[int, Field(ge=1, le=64)] = 2
     hash_queue: Annotated[int, Field(ge=1)] = 64
     hash_max_wait: Annotated[float, Field(gt=0, le=30)] = 2.5

@@ -15,7 +15,7 @@ from uuid import UUID
 
 import idna
 
-from services.auth.errors import ValidationFailed
+from services.auth.errors import EmailNotConfirmed, UserBanned, UserDeleted, ValidationFailed
 
 Json = dict[str, Any]
 Aal = Literal["aal1", "aal2"]
@@ -30,6 +30,7 @@ Purpose = Literal[
 ]
 OtpType = Literal["signup", "magiclink", "email", "recovery", "email_change", "invite"]
 SignOutScope = Literal["global", "local", "others"]
+AccountState = Literal["active", "unconfirmed", "deactivated", "banned", "deleted"]
 
 PURPOSES: Final[Mapping[OtpType, tuple[Purpose, ...]]] = {
     "signup": ("signup",),
@@ -100,7 +101,10 @@ class Factor:
 
 @dataclass(frozen=True, slots=True)
 class User:
-    """An account. `password_hash` is for this service alone and leaves through no face."""
+    """An account. `password_hash` is for this service alone and leaves through no face.
+
+    `read_at`: when this was so, by the database's clock.
+    """
 
     id: UUID
     email: str = field(repr=False)
@@ -118,6 +122,8 @@ class User:
     invited_at: datetime | None = None
     last_login: datetime | None = None
     banned_until: datetime | None = None
+    deleted_at: datetime | None = None
+    read_at: datetime | None = None
     user_metadata: Json = field(default_factory=dict, repr=False)
     app_metadata: Json = field(default_factory=dict, repr=False)
     identities: tuple[Identity, ...] = field(default=(), repr=False)
@@ -136,9 +142,47 @@ class User:
         """True when a proved second factor protects the account."""
         return any(factor.status == "verified" for factor in self.factors)
 
+    def state(self, now: datetime) -> AccountState:
+        """`active`, or why the account may not act; of several reasons the one that lasts longest.
+
+        The same rule as the function `account_state` of the database, which API keys are held to.
+        """
+        if self.deleted_at is not None:
+            return "deleted"
+        if not self.is_active:
+            return "deactivated"
+        if self.banned_until is not None and self.banned_until > now:
+            return "banned"
+        return "active" if self.confirmed else "unconfirmed"
+
+    @property
+    def state_read(self) -> AccountState:
+        """The state when it was read: what answers show."""
+        return self.state(self.read_at or self.updated_at)
+
+    def may_act(self, now: datetime) -> bool:
+        """Whether any credential of the account may be used, its password and its codes among them."""
+        return self.state(now) == "active"
+
     def may_sign_in(self, now: datetime) -> bool:
-        """False while banned or deactivated."""
-        return self.is_active and (self.banned_until is None or self.banned_until <= now)
+        """Whether it may act now, or once it proves its address."""
+        return self.state(now) in ("active", "unconfirmed")
+
+    def require_sign_in(self, now: datetime) -> None:
+        """Raise `UserBanned` or `UserDeleted` unless `may_sign_in`. Only who proved a secret is told why."""
+        match self.state(now):
+            case "deleted":
+                raise UserDeleted
+            case "deactivated":
+                raise UserBanned
+            case "banned":
+                raise UserBanned(until=self.banned_until)
+
+    def require_active(self, now: datetime) -> None:
+        """Raise as `require_sign_in`, or `EmailNotConfirmed`, unless `may_act`."""
+        self.require_sign_in(now)
+        if not self.confirmed:
+            raise EmailNotConfirmed
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ Unauthenticated
 └── ReauthenticationNeeded    REAUTHENTICATION_NEEDED
 PermissionDenied
 ├── OtpExpired                OTP_EXPIRED            wrong, used, too old, tried too often, never sent
-├── UserBanned                USER_BANNED
+├── UserBanned                USER_BANNED            banned (metadata `banned_until`), or deactivated
 ├── BadCodeVerifier           BAD_CODE_VERIFIER
 ├── FlowStateNotFound         FLOW_STATE_NOT_FOUND
 └── FlowStateExpired          FLOW_STATE_EXPIRED
@@ -23,6 +23,7 @@ FailedPrecondition
 ├── EmailNotConfirmed         EMAIL_NOT_CONFIRMED
 ├── SignupDisabled            SIGNUP_DISABLED
 ├── WebAuthnDisabled          MFA_WEBAUTHN_ENROLL_NOT_ENABLED
+├── UserDeleted               USER_DELETED           by soft deletion: only hard deletion is left
 └── TooManyFactors            TOO_MANY_ENROLLED_MFA_FACTORS
 AlreadyExists
 ├── EmailExists               EMAIL_EXISTS
@@ -42,6 +43,7 @@ Unavailable
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import UTC, datetime
 
 from servicekit.errors import (
     AlreadyExists,
@@ -144,10 +146,17 @@ class OtpExpired(PermissionDenied):
 
 
 class UserBanned(PermissionDenied):
-    """The account may not sign in."""
+    """The account may not act: it is banned until a time, or it is deactivated."""
 
     reason = "USER_BANNED"
-    message = "This account may not sign in."
+    message = "This account is deactivated."
+
+    def __init__(self, until: datetime | None = None) -> None:
+        if until is None:
+            super().__init__()
+            return
+        moment = until.astimezone(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+        super().__init__(f"This account is banned until {moment}.", metadata={"banned_until": moment})
 
 
 class BadCodeVerifier(PermissionDenied):
@@ -183,6 +192,13 @@ class SignupDisabled(FailedPrecondition):
 
     reason = "SIGNUP_DISABLED"
     message = "New accounts are not taken here."
+
+
+class UserDeleted(FailedPrecondition):
+    """The account was deleted softly, which can't be undone."""
+
+    reason = "USER_DELETED"
+    message = "This account has been deleted. It can't be changed or restored."
 
 
 class TooManyFactors(FailedPrecondition):

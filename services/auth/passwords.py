@@ -20,8 +20,8 @@ from time import perf_counter
 from typing import Final, NamedTuple
 
 from argon2 import PasswordHasher
-from argon2.exceptions import Argon2Error, InvalidHashError
 
+from services.auth import hash_formats
 from services.auth.errors import WeakPassword
 from services.auth.hashing import HashLine
 
@@ -80,18 +80,15 @@ class Passwords:
     ) -> Verdict:
         """Whether it is the password, and whether its hash is to be renewed.
 
-        Takes equally long with no stored hash, and is then wrong. `remember`: the caller signs in, and the
-        result counts for its address. Raises `Overloaded`.
+        Takes equally long with no stored hash, and is then wrong. An imported hash takes as long as its maker
+        chose, until it is renewed. `remember`: the caller signs in, and the result counts for its address.
+        Raises `Overloaded`.
         """
         candidates = forms(password)
 
         def verdict() -> Verdict:
             for form in candidates:
-                try:
-                    self._hasher.verify(stored or self._dummy, form)
-                except (Argon2Error, InvalidHashError):
-                    continue
-                if stored is not None:
+                if hash_formats.verified(self._hasher, stored or self._dummy, form) and stored is not None:
                     outdated = form != candidates[0] or self.outdated(stored)
                     return Verdict(right=True, outdated=outdated)
             return Verdict(right=False)
@@ -111,8 +108,8 @@ class Passwords:
         return (await self.verify(stored, password, address, remember=remember)).right
 
     def outdated(self, stored: str) -> bool:
-        """True when the hash was made with other parameters than those of now."""
-        return self._hasher.check_needs_rehash(stored)
+        """True when the hash was made in another form, or with other parameters, than those of now."""
+        return hash_formats.outdated(self._hasher, stored)
 
     def close(self) -> None:
         """Give the threads back."""

@@ -23,6 +23,7 @@ from servicekit.rpc import create_channel, create_server
 from servicekit.runner import Runtime
 from servicekit.tokens import Issuer, JwtVerifier
 from services.auth.config import AuthSettings
+from services.auth.hash_formats import ImportLimits
 from services.auth.http import create_app
 from services.auth.later import Later
 from services.auth.limits import LIMITS, RateLimits
@@ -33,6 +34,7 @@ from services.auth.redirects import Redirects
 from services.auth.secrets import Secrets
 from services.auth.service import AuthService, Kit, Rules
 from services.auth.service.familiar import Familiar
+from services.auth.service.revocation import keep_denying
 from services.auth.servicer import AuthAdminServicer, AuthServicer, NoticeServicer
 from services.auth.store import Store
 from services.auth.tokens import AccessTokens, OwnKeys
@@ -93,21 +95,21 @@ async def compose(runtime: Runtime) -> None:
         audience=settings.jwt_audience,
         ttl=settings.access_token_ttl,
     )
-    service = AuthService(
-        Kit(
-            store=store,
-            passwords=passwords,
-            secrets=secrets,
-            tokens=tokens,
-            postman=outbox,
-            background=later,
-            limits=limits,
-            denials=denials,
-            clock=clock,
-            ids=ids,
-            rules=rules(settings),
-        )
+    kit = Kit(
+        store=store,
+        passwords=passwords,
+        secrets=secrets,
+        tokens=tokens,
+        postman=outbox,
+        background=later,
+        limits=limits,
+        denials=denials,
+        clock=clock,
+        ids=ids,
+        rules=rules(settings),
     )
+    runtime.background("revocation", keep_denying(kit))
+    service = AuthService(kit)
     keys_channel = await runtime.enter(create_channel(settings.keys_addr, peer=inside.peer("keys")))
     issuer = Issuer(settings.jwt_issuer, "", settings.jwt_audience)
     authenticator = CredentialAuthenticator(
@@ -148,6 +150,12 @@ def rules(settings: AuthSettings) -> Rules:
         totp_issuer=settings.totp_issuer,
         even_answer=settings.even_answer,
         passkeys=settings.passkeys(),
+        imported_hashes=ImportLimits(
+            bcrypt_cost=settings.imported_bcrypt_cost,
+            argon2_memory_kib=settings.imported_argon2_memory_kib,
+            argon2_time_cost=settings.imported_argon2_time_cost,
+            argon2_parallelism=settings.imported_argon2_parallelism,
+        ),
     )
 
 

@@ -347,6 +347,7 @@ class Record:
     pepper_version: int
     revoked: bool
     user_active: bool
+    """Whether the account may act; if not, `user_state` says why, in the words of `public.account_state`."""
     tier: str
     scopes: tuple[str, ...]
     expires_at: float | None = None
@@ -354,3 +355,5 @@ class Record:
     daily_limit: int = 0
     per_minute: int = 0
     engine: str = ""
+    user_state: str = ""
+    banned_until: float | None = None

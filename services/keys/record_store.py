@@ -13,10 +13,11 @@ from services.keys.domain import Record
 from services.keys.networks import plain
 
 _records: Final = """
-    SELECT api_key_id, key_hash, user_id, tier, user_is_active, scopes, revoked_at,
+    SELECT api_key_id, key_hash, user_id, tier, account_state, scopes, revoked_at,
            extract(epoch FROM least(expires_at, grace_until))::float8 AS ends_at,
+           extract(epoch FROM banned_until)::float8 AS banned_until,
            cidrs, daily_limit, per_minute, engine, pepper_version
-    FROM public.lookup_api_keys($1)"""
+    FROM public.read_key_records($1)"""
 
 
 class RecordStore:
@@ -46,14 +47,14 @@ class RecordStore:
 
 
 def record_of(row: asyncpg.Record) -> Record:
-    """A row of signgate.key_records."""
+    """A row of read_key_records()."""
     return Record(
         key_id=_uuid(row["api_key_id"]),
         user_id=_uuid(row["user_id"]),
         digest=_digest(row["key_hash"]),
         pepper_version=row["pepper_version"],
         revoked=row["revoked_at"] is not None,
-        user_active=row["user_is_active"],
+        user_active=row["account_state"] == "active",
         tier=row["tier"],
         scopes=tuple(row["scopes"]),
         expires_at=row["ends_at"],
@@ -61,6 +62,8 @@ def record_of(row: asyncpg.Record) -> Record:
         daily_limit=row["daily_limit"] or 0,
         per_minute=row["per_minute"] or 0,
         engine=row["engine"] or "",
+        user_state=row["account_state"],
+        banned_until=row["banned_until"] if row["account_state"] == "banned" else None,
     )
 
 

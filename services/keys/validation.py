@@ -15,6 +15,7 @@ from uuid import UUID
 from servicekit import log
 from servicekit.apikey import TOKEN_PREFIX, KeyMalformed, id_text
 from servicekit.clock import Clock
+from services.keys.accounts import inactive
 from services.keys.derived import DerivedTokens, Token
 from services.keys.domain import (
     MALFORMED,
@@ -143,7 +144,7 @@ def why_not(record: Record, client_ip: str, wall: float) -> Refused | None:
     elif record.expires_at is not None and record.expires_at <= wall:
         reason, message = "KEY_EXPIRED", "This API key has expired."
     elif not record.user_active:
-        reason, message = "USER_INACTIVE", "The account of this API key is not active."
+        reason, message = "USER_INACTIVE", inactive(record)
     elif record.networks and not admits(record.networks, client_ip):
         reason, message = "KEY_NETWORK", "This API key may not be used from this address."
     else:

@@ -31,6 +31,7 @@ from supabase_auth.errors import AuthApiError, AuthError, AuthWeakPasswordError
 
 URL, MAILS, SERVICE_ROLE = sys.argv[1], Path(sys.argv[2]), sys.argv[3]
 PASSWORD, OTHER, THIRD = "ten green bottles", "eleven green bottles", "twelve green bottles"
+HASHED = "$2b$04$Up1q9P8K.VDmcvFa/SjqEu9feApjySEdc3TE.2td3RnBTQW0vnkJq"  # PASSWORD, by bcrypt
 RUN = secrets.token_hex(4)
 numbers = itertools.count(1)
 
@@ -329,6 +330,26 @@ def administration_of_addresses() -> None:
     assert client().sign_in_with_password({"email": new, "password": PASSWORD}).session
 
 
+def administration_of_states() -> None:
+    """A hash from elsewhere, a ban that is lifted, and a soft deletion that frees the address."""
+    admin, to = client(SERVICE_ROLE).admin, address()
+    user = admin.create_user({"email": to, "password_hash": HASHED, "email_confirm": True}).user
+    one, password = client(), {"email": to, "password": PASSWORD}
+    one.sign_in_with_password(password)
+    assert admin.update_user_by_id(user.id, {"ban_duration": "24h"}).user.id == user.id
+    refused("user_banned", lambda: client().sign_in_with_password(password))
+    refused("session_not_found", lambda: one.get_user(one.get_session().access_token))
+    admin.update_user_by_id(user.id, {"ban_duration": "none"})
+    client().sign_in_with_password(password)
+    refused("validation_failed", lambda: admin.update_user_by_id(user.id, {"phone": "+4915112345678"}))
+    admin.delete_user(user.id, should_soft_delete=True)
+    refused("invalid_credentials", lambda: client().sign_in_with_password(password))
+    assert admin.get_user_by_id(user.id).user.email != to
+    assert admin.create_user(password).user.id != user.id
+    admin.delete_user(user.id)
+    refused("user_not_found", lambda: admin.get_user_by_id(user.id))
+
+
 def administration_is_not_for_users() -> None:
     one, _ = signed_up()
     refused("not_admin", lambda: client(one.get_session().access_token).admin.list_users())
@@ -361,6 +382,7 @@ FLOWS = (
     administration,
     administration_of_factors,
     administration_of_addresses,
+    administration_of_states,
     administration_is_not_for_users,
 )
 

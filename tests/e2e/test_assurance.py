@@ -368,6 +368,7 @@ def stale_calls(one: Person, manager: str) -> dict[str, Callable[[], str]]:
         "auth.v1.AuthService/EnrollFactor": (
             auth_pb2.EnrollFactorRequest(factor_type="totp", friendly_name="x"),
         ),
+        "auth.v1.AuthService/RegenerateRecoveryCodes": (auth_pb2.RegenerateRecoveryCodesRequest(),),
         "auth.v1.AuthService/UpdateUser": (
             auth_pb2.UpdateUserRequest(email="new@example.com"),
             auth_pb2.UpdateUserRequest(password=NEW_PASSWORD),

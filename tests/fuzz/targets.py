@@ -14,6 +14,7 @@ from typing import Any, Final, NoReturn, TypeVar, cast
 from uuid import UUID
 
 import jwt
+from argon2 import PasswordHasher
 from starlette.applications import Starlette
 
 from servicekit import apikey
@@ -23,6 +24,8 @@ from servicekit.errors import InvalidArgument, Unauthenticated
 from servicekit.principal import ALL_SCOPES, Principal
 from servicekit.testing.clock import ManualClock
 from servicekit.testing.tokens import TokenMint
+from services.auth import hash_formats
+from services.auth.errors import ValidationFailed
 from services.auth.http.app import create_app
 from services.auth.http.openapi import OPERATIONS
 from services.auth.service import AuthService
@@ -36,6 +39,12 @@ USER: Final = UUID(int=7)
 MINT: Final = TokenMint(clock=ManualClock())
 VERIFIER: Final = MINT.verifier()
 DERIVED: Final = DerivedTokens(Keyring({1: b"1" * 32}), ManualClock())
+CHEAP: Final = hash_formats.ImportLimits(4, 64, 1, 1)
+HASHER: Final = PasswordHasher(time_cost=1, memory_cost=64, parallelism=1)
+KEPT: Final = (
+    "$2b$04$4UPnnfKAylZ3t4v4nBum.OewpGmiohAXzpeF60TemGSrQ4xKQilfa",
+    "$argon2id$v=19$m=64,t=1,p=1$c2FsdHNhbHQ$YvCoPZMTmYa5EDyNQ4P6yZKJD0hJ4zC0y2NUh0NnJlU",
+)
 WITH_BODY: Final = [operation for operation in OPERATIONS if operation.body]
 
 
@@ -120,6 +129,17 @@ def form(data: bytes) -> str:
     return body(bytes([number, 1]) + data)
 
 
+def imported_hash(data: bytes) -> str:
+    """A password hash from elsewhere: `ValidationFailed`, or taken, and then it can be verified."""
+    text = data.decode("utf-8", "replace")
+    try:
+        hash_formats.checked(text, CHEAP)
+    except ValidationFailed:
+        assert text not in KEPT
+        return "refused"
+    return str(hash_formats.verified(HASHER, text, "ten green bottles"))
+
+
 TARGETS: Final[Mapping[str, Target]] = {
     "key": key,
     "credential": credential,
@@ -127,6 +147,7 @@ TARGETS: Final[Mapping[str, Target]] = {
     "claims": claims,
     "body": body,
     "form": form,
+    "hash": imported_hash,
 }
 
 
@@ -158,6 +179,7 @@ def seeds() -> Mapping[str, list[bytes]]:
         "claims": [json.dumps(MINT.claims(USER)).encode(), b'{"iss":"http://issuer.test/auth/v1"}', b"[]"],
         "body": bodies,
         "form": [b"type=signup&token=x&redirect_to=http%3A%2F%2Fapp.test%2F", b"a=1&" * 30],
+        "hash": [text.encode() for text in KEPT],
     }
 
 

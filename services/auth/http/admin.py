@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Final, get_args
 from uuid import UUID
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from servicekit import context
+from services.auth.domain import AccountState
 from services.auth.errors import UserNotFound, ValidationFailed
 from services.auth.http import present
 from services.auth.http.bodies import body, number, path_id, query
@@ -15,6 +17,8 @@ from services.auth.http.openapi import LINKS
 from services.auth.http.routing import client
 from services.auth.service import AuthService
 from services.auth.service.admin import DEFAULT_PAGE, MAX_PAGE, NewUser, UserChange
+
+STATES: Final[tuple[AccountState, ...]] = get_args(AccountState)
 
 
 class Admin:
@@ -52,7 +56,7 @@ class Admin:
         return JSONResponse(present.link(made, kind))
 
     async def users(self, request: Request) -> Response:
-        """A page; `email` names one account exactly, `filter` a part of its address."""
+        """A page; `email` names one account exactly, `filter` a part of its address, `state` its state."""
         exact = query(request, "email")
         if exact:
             try:
@@ -61,7 +65,10 @@ class Admin:
                 found, total = [], 0
         else:
             found, total = await self._admin.page(
-                number(request, "page"), number(request, "per_page"), query(request, "filter")
+                number(request, "page"),
+                number(request, "per_page"),
+                query(request, "filter"),
+                _state(request),
             )
         users = {"users": [present.user(user) for user in found], "aud": "authenticated"}
         return JSONResponse(users, headers={"x-total-count": str(total), **_links(request, total)})
@@ -76,6 +83,7 @@ class Admin:
         new = NewUser(
             email=given.text("email"),
             password=given.optional_text("password"),
+            password_hash=given.optional_text("password_hash"),
             confirmed=given.flag("email_confirm") or False,
             user_metadata=given.mapping("user_metadata"),
             app_metadata=given.mapping("app_metadata"),
@@ -93,6 +101,7 @@ class Admin:
         change = UserChange(
             email=given.optional_text("email"),
             password=given.optional_text("password"),
+            password_hash=given.optional_text("password_hash"),
             confirmed=given.flag("email_confirm"),
             user_metadata=given.mapping("user_metadata"),
             app_metadata=given.mapping("app_metadata"),
@@ -106,7 +115,9 @@ class Admin:
         return JSONResponse(present.user(user))
 
     async def remove(self, request: Request) -> Response:
-        await self._admin.remove(context.principal(), path_id(request, "user_id"), client(request))
+        soft = (await body(request)).flag("should_soft_delete") or False
+        user_id = path_id(request, "user_id")
+        await self._admin.remove(context.principal(), user_id, client(request), soft=soft)
         return JSONResponse({})
 
     async def factors(self, request: Request) -> Response:
@@ -119,6 +130,14 @@ class Admin:
             context.principal(), path_id(request, "user_id"), factor_id, client(request)
         )
         return JSONResponse({"id": str(factor_id)})
+
+
+def _state(request: Request) -> AccountState | None:
+    text = query(request, "state")
+    found = next((state for state in STATES if state == text), None)
+    if text and found is None:
+        raise ValidationFailed("state", f"must be one of {', '.join(STATES)}")
+    return found
 
 
 def _links(request: Request, total: int) -> dict[str, str]:

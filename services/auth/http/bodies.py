@@ -14,6 +14,7 @@ from servicekit.route_limits import RouteLimits
 from services.auth import domain
 from services.auth.domain import Pkce
 from services.auth.errors import ValidationFailed
+from services.auth.http import unsupported
 from services.auth.service.kit import storable
 
 
@@ -27,7 +28,8 @@ class BadJson(InvalidArgument):
 class Body:
     """A JSON object whose members are asked for by type. Absent and null are the same, except to `null`.
 
-    Every reader raises `ValidationFailed` for a member of another type. Unknown members are passed over.
+    Every reader raises `ValidationFailed` for a member of another type. Unknown members are
+    passed over, but for those of `services.auth.http.unsupported`.
     """
 
     def __init__(self, members: Mapping[str, Any]) -> None:
@@ -76,7 +78,8 @@ async def raw(request: Request) -> bytes:
 async def body(request: Request) -> Body:
     """The body as a JSON object, its strings within the route's limits; nothing counts as an empty one.
 
-    Read once: a second call returns the same. Raises `BodyTooLarge`, `BadJson`, `InvalidArgument`.
+    Read once: a second call returns the same. Raises `BodyTooLarge`, `BadJson`, `InvalidArgument`;
+    the last for members of `unsupported`, too.
     """
     known: Body | None = getattr(request.state, "body", None)
     if known is None:
@@ -96,6 +99,7 @@ async def _read(request: Request) -> Body:
         raise BadJson
     limits = _limits(request)
     limits.check_texts(found, limits.members)
+    unsupported.check(found, request.state.unsupported)
     return Body(found)
 
 

@@ -24,6 +24,7 @@ OWN: Final = {
     "grant_type": Text(chars=32),
     "page": Text(chars=9),
     "per_page": Text(chars=9),
+    "state": Text(chars=32),  # likewise
 }
 FORM: Final = {"redirect_to": Text(chars=2048)}
 """What the form of the page behind a mailed link has besides."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final, NamedTuple, get_args
 
-from services.auth.domain import OtpType, Purpose, SignOutScope
+from services.auth.domain import AccountState, OtpType, Purpose, SignOutScope
 
 Json = dict[str, Any]
 
@@ -40,6 +40,7 @@ _pkce: Final = {"code_challenge": "text", "code_challenge_method": "text"}
 _attributes: Final = {
     "email": "email",
     "password": "new_password",
+    "password_hash": "text",
     "email_confirm": "flag",
     "user_metadata": "object",
     "app_metadata": "object",
@@ -145,7 +146,7 @@ OPERATIONS: Final = (
     ),
     Operation(
         "GET", "/admin/users", "Accounts, newest first", "admin", {}, "Users",
-        query=("page", "per_page", "filter", "email"),
+        query=("page", "per_page", "filter", "email", "state"),
     ),
     Operation(
         "POST", "/admin/users", "Make an account", "admin",
@@ -156,7 +157,10 @@ OPERATIONS: Final = (
         "PUT", "/admin/users/{user_id}", "Change an account", "admin",
         {**_attributes, "is_active": "flag", "tier": "text"}, "User",
     ),
-    Operation("DELETE", "/admin/users/{user_id}", "Delete an account", "admin", {}, "Empty"),
+    Operation(
+        "DELETE", "/admin/users/{user_id}", "Delete an account; softly, its id and usage stay", "admin",
+        {"should_soft_delete": "flag"}, "Empty",
+    ),
     Operation("GET", "/admin/users/{user_id}/factors", "An account's second factors", "admin", {}, "Factors"),
     Operation(
         "DELETE", "/admin/users/{user_id}/factors/{factor_id}", "Remove an account's second factor", "admin",
@@ -200,6 +204,7 @@ _choices: Final[Mapping[str, Json]] = {
     "grant_type": {"enum": ["password", "refresh_token", "pkce"]},
     "scope": {"enum": [*get_args(SignOutScope)]},
     "type": {"enum": [*get_args(OtpType)]},
+    "state": {"enum": ["", *get_args(AccountState)]},
 }
 _user: Final[Json] = {
     "type": "object",
@@ -210,6 +215,9 @@ _user: Final[Json] = {
         "role": {"type": "string"},
         "email": {"type": "string"},
         "email_confirmed_at": {"type": ["string", "null"], "format": "date-time"},
+        "banned_until": {"type": ["string", "null"], "format": "date-time"},
+        "deleted_at": {"type": ["string", "null"], "format": "date-time"},
+        "state": {"enum": [*get_args(AccountState)]},
         "app_metadata": {"type": "object"},
         "user_metadata": {"type": "object"},
         "identities": {"type": "array", "items": {"type": "object"}},

@@ -35,6 +35,8 @@ def user(found: User) -> Json:
         "invited_at": moment(found.invited_at),
         "last_sign_in_at": moment(found.last_login),
         "banned_until": moment(found.banned_until),
+        "deleted_at": moment(found.deleted_at),
+        "state": found.state_read,
         "app_metadata": app_metadata(found),
         "user_metadata": found.user_metadata,
         "identities": [_identity(found, identity) for identity in found.identities],

@@ -28,6 +28,7 @@ from services.auth.http import devices
 from services.auth.http.bodies import body
 from services.auth.http.limits import LIMITS
 from services.auth.http.refusals import VERSION, VERSION_HEADER, refusal
+from services.auth.http.unsupported import UNSUPPORTED
 from signgate.auth.v1 import admin_pb2, auth_pb2
 
 Handler = Callable[[Request], Awaitable[Response]]
@@ -66,6 +67,7 @@ class Routes:
         """
         limits = LIMITS[method, path]
         guard = None if policy is None else self._guards[policy]
+        unsupported = UNSUPPORTED.get((method, path), {})
         name = f"http{path}/{method}"
 
         async def guarded(request: Request) -> Response:
@@ -73,6 +75,7 @@ class Routes:
             try:
                 limits.check(request)
                 request.state.limits = limits
+                request.state.unsupported = unsupported
                 if guard is not None:
                     here.principal = await self._authenticator.authenticate(metadata(request))
                     # The body's members have the names of the contract's fields.

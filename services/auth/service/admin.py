@@ -10,10 +10,19 @@ from uuid import UUID
 
 from servicekit.principal import Principal
 from servicekit.tokens import NOBODY
-from services.auth.domain import Client, Json, Purpose, User, duration, merged, normal_email
-from services.auth.errors import EmailExists, FactorNotFound, UserNotFound, ValidationFailed
+from services.auth.domain import (
+    AccountState,
+    Client,
+    Json,
+    Purpose,
+    User,
+    duration,
+    merged,
+    normal_email,
+)
+from services.auth.errors import EmailExists, FactorNotFound, UserDeleted, UserNotFound, ValidationFailed
+from services.auth.hash_formats import checked
 from services.auth.mail.letters import Letter
-from services.auth.passwords import check_new_password
 from services.auth.service.assurance import lower_sessions
 from services.auth.service.issuing import Issuing
 from services.auth.service.kit import Kit, metadata, storable
@@ -34,6 +43,7 @@ class NewUser:
 
     email: str = field(repr=False)
     password: str | None = field(default=None, repr=False)
+    password_hash: str | None = field(default=None, repr=False)
     confirmed: bool = False
     user_metadata: Mapping[str, Any] | None = field(default=None, repr=False)
     app_metadata: Mapping[str, Any] | None = field(default=None, repr=False)
@@ -48,6 +58,7 @@ class UserChange:
 
     email: str | None = field(default=None, repr=False)
     password: str | None = field(default=None, repr=False)
+    password_hash: str | None = field(default=None, repr=False)
     confirmed: bool | None = None
     user_metadata: Mapping[str, Any] | None = field(default=None, repr=False)
     app_metadata: Mapping[str, Any] | None = field(default=None, repr=False)
@@ -86,8 +97,7 @@ class Admin:
             "banned_until": self._until(new.ban),
         }
         address = normal_email(new.email)
-        if new.password is not None:
-            values |= await self._password(new.password)
+        values |= await self._new_password(new, address)
         async with kit.store.unit() as unit:
             user_id = new.id or kit.ids.uuid7()
             if new.id is not None and await unit.accounts.by_id(new.id) is not None:
@@ -96,14 +106,16 @@ class Admin:
             await self._note(unit, principal, "created", user.id, client)
         return user
 
-    async def page(self, number: int, size: int, part: str) -> tuple[list[User], int]:
-        """One page, newest first, and how many accounts there are in all."""
+    async def page(
+        self, number: int, size: int, part: str, state: AccountState | None = None
+    ) -> tuple[list[User], int]:
+        """One page, newest first, and how many there are in all: in this state, or in all but `deleted`."""
         size = min(size, MAX_PAGE) if size > 0 else DEFAULT_PAGE
         if not storable(part):
             raise ValidationFailed("filter", "must not contain U+0000")
         offset = min((max(number, 1) - 1) * size, _deepest)
         async with self._kit.store.unit() as unit:
-            return await unit.accounts.page(offset, size, part.strip())
+            return await unit.accounts.page(offset, size, part.strip(), state)
 
     async def by_id(self, user_id: UUID) -> User:
         """Raises `UserNotFound`."""
@@ -116,39 +128,58 @@ class Admin:
             return _there(await unit.accounts.by_email(normal_email(email)))
 
     async def modify(self, principal: Principal, user_id: UUID, change: UserChange, client: Client) -> User:
-        """Change what is given. A ban, a deactivation, a new password or role ends the sessions."""
+        """Change what is given. Sessions end with a new password or role, and when the account may not act.
+
+        Raises `UserNotFound`, `UserDeleted`, `EmailExists`, `WeakPassword`, `ValidationFailed`.
+        """
         kit = self._kit
         values = _plain_values(change, kit.clock.now())
         if change.ban is not None:
             values["banned_until"] = self._until(change.ban)
-        if change.password is not None:
-            values |= await self._password(change.password)
+        values |= await self._new_password(change, values.get("email", ""))
         ended: list[UUID] = []
         async with kit.store.unit() as unit:
-            user = await adopted(kit, unit, _there(await unit.accounts.by_id(user_id, lock=True)))
+            user = _there(await unit.accounts.by_id(user_id, lock=True))
+            if user.deleted_at is not None:
+                raise UserDeleted
+            if change.password is not None:
+                kit.rules.check_password(change.password, values.get("email", user.email))
+            user = await adopted(kit, unit, user)
             for name in ("user_metadata", "app_metadata"):
                 given = getattr(change, name)
                 if given is not None:
                     values[name] = metadata(merged(getattr(user, name), given), name)
             await unit.accounts.change(user_id, **values)
             await administered(unit, user, values)
-            if change.password is not None:
+            if "password_hash" in values:
                 await unit.clients.forget(user_id)
-            if _shuts_out(change, user):
+            changed = await unit.accounts.get(user_id)
+            now = kit.clock.now()
+            if _ends_sessions(change, user) or (user.may_act(now) and not changed.may_act(now)):
                 ended = await end_sessions(kit, unit, user_id)
             await self._note(unit, principal, "modified", user_id, client, members=sorted(values))
-            user = await unit.accounts.get(user_id)
         await kit.deny(ended)
-        return user
+        return changed
 
-    async def remove(self, principal: Principal, user_id: UUID, client: Client) -> None:
-        """Delete an account with its keys and sessions. Raises `UserNotFound`."""
-        async with self._kit.store.unit() as unit:
-            ended = await end_sessions(self._kit, unit, user_id)
-            if not await unit.accounts.remove(user_id):
-                raise UserNotFound
-            await self._note(unit, principal, "removed", user_id, client)
-        await self._kit.deny(ended)
+    async def remove(
+        self, principal: Principal, user_id: UUID, client: Client, *, soft: bool = False
+    ) -> None:
+        """Delete an account with its keys and sessions; softly, its id, audit trail and usage stay.
+
+        Softly twice does nothing more. Raises `UserNotFound`.
+        """
+        kit = self._kit
+        async with kit.store.unit() as unit:
+            user = _there(await unit.accounts.by_id(user_id, lock=True))
+            ended = await end_sessions(kit, unit, user_id)
+            if not soft:
+                await unit.accounts.remove(user_id)
+                await self._note(unit, principal, "removed", user_id, client)
+            elif user.deleted_at is None:
+                await unit.accounts.forget(user_id, f"deleted-{kit.ids.uuid7()}@users.invalid")
+                await self._note(unit, principal, "soft_deleted", user_id, client)
+            # Before the commit: if it fails, the sessions are still there when the call is repeated.
+            await kit.deny(ended)
 
     async def remove_factor(
         self, principal: Principal, user_id: UUID, factor_id: UUID, client: Client
@@ -202,7 +233,7 @@ class Admin:
         Raises `EmailExists`, `UserNotFound`, `WeakPassword`, `ValidationFailed`.
         """
         address, data = normal_email(email), metadata(data)
-        hashed = await self._password(password) if purpose == "signup" else {}
+        hashed = await self._password(password, address) if purpose == "signup" else {}
         async with self._kit.store.unit() as unit:
             to = None
             if purpose == "signup":
@@ -240,9 +271,18 @@ class Admin:
         await unit.accounts.change(known.id, **values)
         return await unit.accounts.get(known.id)
 
-    async def _password(self, password: str) -> Json:
-        check_new_password(password, self._kit.rules.password_min_length)
+    async def _password(self, password: str, email: str) -> Json:
+        self._kit.rules.check_password(password, email)
         hashed = await self._kit.passwords.hash(password)
+        return {"password_hash": hashed, "password_changed_at": self._kit.clock.now()}
+
+    async def _new_password(self, given: NewUser | UserChange, email: str) -> Json:
+        """What sets the password, or the hash that was brought; nothing where neither is given."""
+        if given.password_hash is None:
+            return {} if given.password is None else await self._password(given.password, email)
+        if given.password is not None:
+            raise ValidationFailed("password_hash", "give either password or password_hash")
+        hashed = checked(given.password_hash, self._kit.rules.imported_hashes)
         return {"password_hash": hashed, "password_changed_at": self._kit.clock.now()}
 
     def _until(self, ban: str) -> datetime | None:
@@ -276,11 +316,10 @@ def _plain_values(change: UserChange, now: datetime) -> Json:
     return values
 
 
-def _shuts_out(change: UserChange, user: User) -> bool:
+def _ends_sessions(change: UserChange, user: User) -> bool:
     """Whether tokens that are out say what is no longer so, in a way that matters at once."""
     new_role = change.role is not None and change.role != user.role
-    banned = change.ban not in (None, "", "none")
-    return change.password is not None or change.is_active is False or banned or new_role
+    return change.password is not None or change.password_hash is not None or new_role
 
 
 def _role(role: str) -> str:

@@ -21,7 +21,7 @@ from services.auth.domain import (
     Session,
     User,
 )
-from services.auth.errors import EmailRateLimit, RequestRateLimit, UserBanned
+from services.auth.errors import EmailRateLimit, RequestRateLimit
 from services.auth.mail.letters import Letter
 from services.auth.programs import program
 from services.auth.service.assurance import raise_session
@@ -60,13 +60,15 @@ class Issuing:
         self._familiar = Familiar(kit.store, kit.secrets, kit.clock)
 
     async def open(self, unit: Unit, user: User, method: str, client: Client) -> Issued:
-        """Sign a user in: a new session, the login recorded. Raises `UserBanned`.
+        """Sign a user in: a new session, the login recorded. Raises as `User.require_active`.
 
         The account knows the client from now on; of one that is new to it, the user gets a mail.
         """
         kit, now = self._kit, self._kit.clock.now()
-        if not user.may_sign_in(now):
-            raise UserBanned
+        await unit.accounts.signed_in(user.id)
+        # Read after that write, which locks the profile: until this is committed the state stays what it is.
+        user = await unit.accounts.get(user.id)
+        user.require_active(now)
         timebox = kit.rules.session_timebox
         session = Session(
             id=kit.ids.uuid7(),
@@ -78,12 +80,11 @@ class Issuing:
             ip=client.ip,
         )
         await unit.sessions.add(session)
-        await unit.accounts.signed_in(user.id)  # from here on one sign-in at a time
         if await self._familiar.is_new(unit, user, client):
             await self._tell(unit, user, client)
         await self._familiar.remember(unit, user, client, proved=False)
         await unit.audit.add("signed_in", user.id, client, method=method, session_id=str(session.id))
-        return await self.tokens(unit, await unit.accounts.get(user.id), session)
+        return await self.tokens(unit, user, session)
 
     async def tokens(self, unit: Unit, user: User, session: Session, parent: UUID | None = None) -> Issued:
         """A new pair of tokens of a session; `parent` is the refresh token it was exchanged for."""

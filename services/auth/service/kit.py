@@ -12,6 +12,7 @@ from uuid import UUID
 from servicekit.clock import Clock, Ids
 from services.auth.domain import METADATA_LIMIT, Json
 from services.auth.errors import ValidationFailed
+from services.auth.hash_formats import ImportLimits
 from services.auth.limits import RateLimits
 from services.auth.mail.letters import Letter
 from services.auth.party import RelyingParty
@@ -79,6 +80,7 @@ class Rules:
     totp_issuer: str
     even_answer: float
     passkeys: RelyingParty = field(default_factory=RelyingParty)
+    imported_hashes: ImportLimits = field(default_factory=ImportLimits)
 
     def check_password(self, password: str, email: str) -> None:
         """Raise `WeakPassword` for a new password that an account of this address must not have."""

@@ -163,7 +163,6 @@ class Mfa:
         done: Proved | None = None
         refused = MfaVerificationFailed()
         letters: list[Letter] = []
-        ended: list[UUID] = []
         async with kit.store.unit() as unit:
             # The account's lock first: two factors proved at once would both think themselves the first.
             user = _there(await unit.accounts.by_id(principal.user_id, lock=True))
@@ -185,7 +184,8 @@ class Mfa:
                 codes: tuple[str, ...] = ()
                 if factor.status == "unverified":
                     await unit.factors.drop_unverified(user.id, factor.id)
-                    ended = await end_sessions(kit, unit, user.id, but=principal.session_id)
+                    # Before the commit: their tokens say that the account has no factor.
+                    await kit.deny(await end_sessions(kit, unit, user.id, but=principal.session_id))
                     letters = [Letter("factor_changed", user.email)]
                     if not user.has_factor:
                         codes = await new_codes(kit, unit, user.id)
@@ -193,7 +193,6 @@ class Mfa:
                 issued = await self._issuing.raised(unit, user, session, factor.kind, factor.id)
                 await unit.audit.add("factor_proved", user.id, client, factor_id=str(factor.id))
                 done = Proved(issued, codes)
-        await kit.deny(ended)
         kit.post(letters)
         if done is None:
             raise refused

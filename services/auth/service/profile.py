@@ -54,11 +54,12 @@ class Profile:
         self._familiar = Familiar(kit.store, kit.secrets, kit.clock)
 
     async def get(self, principal: Principal) -> User:
-        """The caller's account. Raises `UserNotFound` once it was deleted."""
+        """The caller's account. Raises `UserNotFound` once it was deleted, and as `User.require_active`."""
         async with self._kit.store.unit() as unit:
             user = await unit.accounts.by_id(principal.user_id)
         if user is None:
             raise UserNotFound
+        user.require_active(self._kit.clock.now())
         return user
 
     async def update(self, principal: Principal, change: Change, client: Client) -> User:
@@ -98,7 +99,8 @@ class Profile:
             ended = await end_sessions(kit, unit, user.id)
             await unit.audit.add("deleted", user.id, client)
             await unit.accounts.remove(user.id)
-        await kit.deny(ended)
+            # Before the commit: if it fails, the sessions are still there when the call is repeated.
+            await kit.deny(ended)
 
     async def reauthenticate(self, principal: Principal, client: Client) -> None:
         """Mail the nonce that `confirm`, `update` and `delete` take as proof."""

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from services.auth.domain import CHANGE_PURPOSES, Client, FlowState, Issued, OneTimeToken, User
-from services.auth.errors import FlowStateNotFound, OtpExpired, UserBanned
+from services.auth.errors import FlowStateNotFound, OtpExpired
 from services.auth.mail.letters import Letter
 from services.auth.service.issuing import Issuing
 from services.auth.service.kit import Kit
@@ -49,7 +49,8 @@ class Redeeming:
         self._kit, self._issuing = kit, Issuing(kit)
 
     async def spend(self, unit: Unit, code: OneTimeToken, client: Client, *, for_flow: bool = False) -> Spent:
-        """Spend a live code and do what it stands for. Raises `OtpExpired`, `UserBanned`.
+        """Spend a live code and do what it stands for. Raises `OtpExpired`, and as
+        `User.require_sign_in`.
 
         `for_flow`: the session is left to the code's PKCE flow.
         """
@@ -57,8 +58,7 @@ class Redeeming:
         user = await unit.accounts.by_id(code.user_id, lock=True)
         if user is None or code.email != _expected(user, code):
             raise OtpExpired
-        if not user.may_sign_in(now):
-            raise UserBanned
+        user.require_sign_in(now)
         if user.unproved:
             user = await adopted(self._kit, unit, user)
             code = await unit.codes.of_user(user.id, code.purpose) or code

@@ -13,7 +13,6 @@ from services.auth.errors import (
     RefreshTokenNotFound,
     SessionExpired,
     SessionNotFound,
-    UserBanned,
 )
 from services.auth.service.familiar import Familiar
 from services.auth.service.issuing import Issuing
@@ -85,8 +84,7 @@ class Sessions:
     async def _exchange(self, unit: Unit, session: Session, token: RefreshToken, client: Client) -> Issued:
         now = self._kit.clock.now()
         user = await unit.accounts.get(session.user_id)
-        if not user.may_sign_in(now):
-            raise UserBanned
+        user.require_active(now)
         await unit.sessions.use_token(token.id, now)
         await unit.sessions.refreshed(session.id, now)
         issued = await self._issuing.tokens(unit, user, session, token.id)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from services.auth.domain import Client, Issued, User, normal_email
-from services.auth.errors import EmailNotConfirmed, InvalidCredentials, UserBanned
+from services.auth.errors import InvalidCredentials
 from services.auth.service.even import EvenAnswers
 from services.auth.service.issuing import Issuing
 from services.auth.service.kit import Kit
@@ -49,9 +49,5 @@ class SignIn:
             async with kit.store.unit() as unit:
                 await unit.audit.add("sign_in_failed", user.id if user else None, client, actor="anonymous")
             raise InvalidCredentials
-        # Only who knows the password gets to know these.
-        if not user.confirmed:
-            raise EmailNotConfirmed
-        if not user.may_sign_in(kit.clock.now()):
-            raise UserBanned
+        user.require_active(kit.clock.now())  # only who knows the password gets to know why
         return user, verdict.outdated

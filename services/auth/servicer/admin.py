@@ -39,6 +39,7 @@ class AuthAdminServicer(admin_pb2_grpc.AuthAdminServiceServicer):
         new = NewUser(
             email=request.email,
             password=request.password if request.HasField("password") else None,
+            password_hash=request.password_hash if request.HasField("password_hash") else None,
             confirmed=request.email_confirm,
             user_metadata=convert.struct(request, "user_metadata"),
             app_metadata=convert.struct(request, "app_metadata"),
@@ -50,7 +51,8 @@ class AuthAdminServicer(admin_pb2_grpc.AuthAdminServiceServicer):
         return pb.CreateUserResponse(user=convert.user(user))
 
     async def ListUsers(self, request: pb.ListUsersRequest, context_: Context) -> pb.ListUsersResponse:
-        users, total = await self._admin.page(request.page, request.per_page, request.filter)
+        state = convert.state(request.state)
+        users, total = await self._admin.page(request.page, request.per_page, request.filter, state)
         return pb.ListUsersResponse(users=[convert.user(user) for user in users], total=total)
 
     async def LookupUser(self, request: pb.LookupUserRequest, context_: Context) -> pb.LookupUserResponse:
@@ -70,6 +72,7 @@ class AuthAdminServicer(admin_pb2_grpc.AuthAdminServiceServicer):
         change = UserChange(
             email=given("email"),
             password=given("password"),
+            password_hash=given("password_hash"),
             confirmed=given("email_confirm"),
             user_metadata=convert.struct(request, "user_metadata"),
             app_metadata=convert.struct(request, "app_metadata"),
@@ -83,7 +86,8 @@ class AuthAdminServicer(admin_pb2_grpc.AuthAdminServiceServicer):
         return pb.ModifyUserResponse(user=convert.user(user))
 
     async def RemoveUser(self, request: pb.RemoveUserRequest, context_: Context) -> pb.RemoveUserResponse:
-        await self._admin.remove(context.principal(), convert.uuid(request.id, "id"), caller(context_))
+        user_id = convert.uuid(request.id, "id")
+        await self._admin.remove(context.principal(), user_id, caller(context_), soft=request.soft_delete)
         return pb.RemoveUserResponse()
 
     async def InviteUser(self, request: pb.InviteUserRequest, context_: Context) -> pb.InviteUserResponse:

@@ -12,7 +12,7 @@ from google.protobuf.struct_pb2 import Struct
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from services.auth import domain
-from services.auth.domain import Issued, OtpType, SignOutScope, User
+from services.auth.domain import AccountState, Issued, OtpType, SignOutScope, User
 from services.auth.errors import ValidationFailed
 from services.auth.tokens import app_metadata
 from signgate.auth.v1 import auth_pb2, user_pb2
@@ -30,6 +30,13 @@ SCOPES: Final[Mapping[int, SignOutScope]] = {
     auth_pb2.SIGN_OUT_SCOPE_GLOBAL: "global",
     auth_pb2.SIGN_OUT_SCOPE_LOCAL: "local",
     auth_pb2.SIGN_OUT_SCOPE_OTHERS: "others",
+}
+STATES: Final[Mapping[AccountState, user_pb2.UserState.ValueType]] = {
+    "active": user_pb2.USER_STATE_ACTIVE,
+    "unconfirmed": user_pb2.USER_STATE_UNCONFIRMED,
+    "deactivated": user_pb2.USER_STATE_DEACTIVATED,
+    "banned": user_pb2.USER_STATE_BANNED,
+    "deleted": user_pb2.USER_STATE_DELETED,
 }
 STATUS: Final = {
     "unverified": user_pb2.FACTOR_STATUS_UNVERIFIED,
@@ -55,6 +62,16 @@ def scope(number: int) -> SignOutScope:
     if number not in SCOPES:
         raise ValidationFailed("scope", "must be global, local or others")
     return SCOPES[number]
+
+
+def state(number: int) -> AccountState | None:
+    """`None` for none. Raises `ValidationFailed` for one this version does not know."""
+    if number == user_pb2.USER_STATE_UNSPECIFIED:
+        return None
+    for name, known in STATES.items():
+        if known == number:
+            return name
+    raise ValidationFailed("state", "must be a state of an account")
 
 
 def uuid(text: str, name: str) -> UUID:
@@ -140,6 +157,8 @@ def user(found: User) -> user_pb2.User:
         ],
         factors=[factor(each) for each in found.factors],
         invited_at=stamp(found.invited_at),
+        state=STATES[found.state_read],
+        deleted_at=stamp(found.deleted_at),
     )
 
 

@@ -9,7 +9,7 @@ from uuid import UUID
 
 from asyncpg.exceptions import UniqueViolationError
 
-from services.auth.domain import User, identity_data
+from services.auth.domain import AccountState, User, identity_data
 from services.auth.errors import EmailExists
 from services.auth.store import rows
 
@@ -63,18 +63,29 @@ class Accounts:
             "SELECT FROM auth.users WHERE id = ANY($1) ORDER BY id FOR NO KEY UPDATE", list(user_ids)
         )
 
-    async def page(self, offset: int, size: int, part: str) -> tuple[list[User], int]:
-        """Accounts, newest first, whose address contains `part`, and how many there are in all."""
+    async def page(
+        self, offset: int, size: int, part: str, state: AccountState | None
+    ) -> tuple[list[User], int]:
+        """Accounts, newest first, whose address contains `part`, and how many there are in all.
+
+        Only those in a state; `None`: all but those that were deleted softly.
+        """
         pattern = "%" + part.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_").lower() + "%"
+        which = (
+            "($1 = '%%' OR lower(u.email) LIKE $1) AND CASE WHEN $2::text IS NULL THEN p.deleted_at IS NULL"
+            " ELSE public.account_state(p) = $2 END"
+        )
         found = await self._connection.fetch(
-            f"{_read} WHERE $1 = '%%' OR lower(u.email) LIKE $1"
-            " ORDER BY u.created_at DESC, u.id DESC OFFSET $2 LIMIT $3",
+            f"{_read} WHERE {which} ORDER BY u.created_at DESC, u.id DESC OFFSET $3 LIMIT $4",
             pattern,
+            state,
             offset,
             size,
         )
         total = await self._connection.fetchval(
-            "SELECT count(*) FROM auth.users u WHERE $1 = '%%' OR lower(u.email) LIKE $1", pattern
+            f"SELECT count(*) FROM auth.users u JOIN public.users p ON p.id = u.id WHERE {which}",  # noqa: S608  # constants
+            pattern,
+            state,
         )
         return [rows.user(row) for row in found], int(total)
 
@@ -148,6 +159,10 @@ class Accounts:
     async def remove(self, user_id: UUID) -> bool:
         """Delete the account; its keys, sessions and factors go with it. False when there was none."""
         return await self._connection.execute("DELETE FROM auth.users WHERE id = $1", user_id) == "DELETE 1"
+
+    async def forget(self, user_id: UUID, email: str) -> None:
+        """Delete the account softly: of the person nothing stays, and the address becomes this one."""
+        await self._connection.execute("SELECT auth.forget_user($1, $2)", user_id, email)
 
     async def _refresh_identity(self, user_id: UUID) -> None:
         user = await self.get(user_id)

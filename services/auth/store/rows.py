@@ -35,7 +35,8 @@ USER_COLUMNS = """
     u.id, u.email, u.role, u.encrypted_password, u.email_confirmed_at, u.confirmation_sent_at,
     u.recovery_sent_at, u.invited_at, coalesce(u.email_change, '') AS email_change,
     u.email_change_confirm_status,
-    u.email_change_sent_at, u.banned_until, u.raw_app_meta_data, u.raw_user_meta_data, u.created_at,
+    u.email_change_sent_at, p.banned_until, p.deleted_at, now() AS read_at,
+    u.raw_app_meta_data, u.raw_user_meta_data, u.created_at,
     u.updated_at, p.tier, p.is_active, p.last_login,
     u.email_confirmed_at IS NULL AND u.encrypted_password IS NOT NULL
         AND coalesce(u.password_changed_at = u.confirmation_sent_at, false) AS unproved,
@@ -72,6 +73,8 @@ def user(row: Row) -> User:
         invited_at=row["invited_at"],
         last_login=row["last_login"],
         banned_until=row["banned_until"],
+        deleted_at=row["deleted_at"],
+        read_at=row["read_at"],
         user_metadata=json.loads(row["raw_user_meta_data"]),
         app_metadata=json.loads(row["raw_app_meta_data"]),
         identities=tuple(_identity(found) for found in json.loads(row["identities"])),

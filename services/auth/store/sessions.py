@@ -86,6 +86,23 @@ class Sessions:
         )
         return [row["id"] for row in found]
 
+    async def undenied(self, oldest: datetime, count: int) -> list[UUID]:
+        """Sessions that ended since, and that the deny-set was not told of; others' work is left to them."""
+        found = await self._connection.fetch(
+            "SELECT id FROM auth.sessions WHERE revoked_at > $1 AND denied_at IS NULL"
+            " ORDER BY revoked_at LIMIT $2 FOR UPDATE SKIP LOCKED",
+            oldest,
+            count,
+        )
+        return [row["id"] for row in found]
+
+    async def denied(self, session_ids: Sequence[UUID]) -> None:
+        """Note that the deny-set was told of these."""
+        if session_ids:
+            await self._connection.execute(
+                "UPDATE auth.sessions SET denied_at = now() WHERE id = ANY($1)", list(session_ids)
+            )
+
     async def raise_to(
         self, session_id: UUID, aal: Aal, amr: Sequence[tuple[str, int]], factor: UUID | None
     ) -> int:

@@ -11,6 +11,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 
 const [url, mails, serviceRole] = process.argv.slice(2);
 const PASSWORD = "ten green bottles";
+const HASHED = "$2b$04$Up1q9P8K.VDmcvFa/SjqEu9feApjySEdc3TE.2td3RnBTQW0vnkJq"; // PASSWORD, by bcrypt
 const OTHER = "eleven green bottles";
 const RUN = randomBytes(4).toString("hex");
 let numbers = 0;
@@ -206,6 +207,22 @@ const FLOWS = {
       assert.ok(verified.session);
     }
     assert.ok((await good(admin().inviteUserByEmail(address()))).user.invited_at);
+    await good(admin().deleteUser(user.id));
+    await refused("user_not_found", admin().getUserById(user.id));
+  },
+  async administration_of_states() {
+    const email = address();
+    const { user } = await good(admin().createUser({ email, password_hash: HASHED, email_confirm: true }));
+    await good(client().signInWithPassword({ email, password: PASSWORD }));
+    await good(admin().updateUserById(user.id, { ban_duration: "24h" }));
+    await refused("user_banned", client().signInWithPassword({ email, password: PASSWORD }));
+    await good(admin().updateUserById(user.id, { ban_duration: "none" }));
+    await good(client().signInWithPassword({ email, password: PASSWORD }));
+    await refused("validation_failed", admin().updateUserById(user.id, { phone: "+4915112345678" }));
+    await good(admin().deleteUser(user.id, true));
+    await refused("invalid_credentials", client().signInWithPassword({ email, password: PASSWORD }));
+    assert.notEqual((await good(admin().getUserById(user.id))).user.email, email);
+    assert.notEqual((await good(admin().createUser({ email, password: PASSWORD }))).user.id, user.id);
     await good(admin().deleteUser(user.id));
     await refused("user_not_found", admin().getUserById(user.id));
   },

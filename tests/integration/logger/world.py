@@ -103,7 +103,9 @@ class World:
         """A confirmed account."""
         user_id = uuid7()
         await self.sql.execute(
-            "INSERT INTO auth.users (id, email) VALUES ($1, $2)", user_id, f"{user_id}@example.com"
+            "INSERT INTO auth.users (id, email, email_confirmed_at) VALUES ($1, $2, now())",
+            user_id,
+            f"{user_id}@example.com",
         )
         return user_id
 

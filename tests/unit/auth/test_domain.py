@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from contextlib import nullcontext
 from datetime import UTC, datetime, timedelta
 from email.headerregistry import Address
 from email.message import EmailMessage
@@ -10,8 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from servicekit.errors import SigngateError
 from services.auth.domain import Factor, Session, User, duration, merged, normal_email, pkce
-from services.auth.errors import ValidationFailed
+from services.auth.errors import UserBanned, ValidationFailed
 
 NOW = datetime(2026, 1, 15, 12, tzinfo=UTC)
 
@@ -212,3 +214,30 @@ def test_a_session_ends_by_revocation_time_or_silence(session: dict[str, datetim
     values = {"created_at": NOW, **session}
     found = Session(UUID(int=1), UUID(int=2), **values)  # type: ignore[arg-type]  # moments only
     assert found.ended(NOW, timedelta(days=30)) is over
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"email_confirmed_at": NOW}, ""),
+        ({}, "EMAIL_NOT_CONFIRMED"),
+        ({"banned_until": NOW + timedelta(hours=1)}, "USER_BANNED"),
+        ({"email_confirmed_at": NOW, "banned_until": NOW}, ""),
+        ({"email_confirmed_at": NOW, "is_active": False}, "USER_BANNED"),
+        ({"email_confirmed_at": NOW, "is_active": False, "deleted_at": NOW}, "USER_DELETED"),
+    ],
+)
+def test_why_an_account_may_not_act(changes: dict[str, object], reason: str) -> None:
+    found = user(**changes)
+    assert found.may_act(NOW) is not bool(reason)
+    assert found.may_sign_in(NOW) is (reason in ("", "EMAIL_NOT_CONFIRMED"))
+    with pytest.raises(SigngateError) if reason else nullcontext() as refused:
+        found.require_active(NOW)
+    assert (refused.value.reason if refused else "") == reason
+
+
+def test_the_end_of_a_ban_is_told() -> None:
+    with pytest.raises(UserBanned) as refused:
+        user(banned_until=NOW + timedelta(hours=1)).require_active(NOW)
+    assert refused.value.message == "This account is banned until 2026-01-15T13:00:00Z."
+    assert refused.value.metadata == {"banned_until": "2026-01-15T13:00:00Z"}

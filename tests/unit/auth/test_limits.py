@@ -32,5 +32,5 @@ def test_no_public_name_alone_stops_who_the_account_knows(action: str) -> None:
     are counted by the id of the account, for calls that its session or its password has proved.
     """
     kinds = {by for limited, by, _ in LIMITS.values() if limited == action}
-    proved = ("nonce", "notice", "factor_wrong")
+    proved = ("nonce", "notice", "key_notice", "factor_wrong")
     assert "account" not in kinds or action in proved

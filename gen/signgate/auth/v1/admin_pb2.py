@@ -29,7 +29,7 @@ from signgate.auth.v1 import user_pb2 as signgate_dot_auth_dot_v1_dot_user__pb2
 from signgate.common.v1 import policy_pb2 as signgate_dot_common_dot_v1_dot_policy__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1csigngate/auth/v1/admin.proto\x12\x10signgate.auth.v1\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1bsigngate/auth/v1/auth.proto\x1a\x1bsigngate/auth/v1/user.proto\x1a\x1fsigngate/common/v1/policy.proto\"\xb0\x02\n\x11\x43reateUserRequest\x12\x16\n\x05\x65mail\x18\x01 \x01(\tB\x07\xca\xf3\x18\x03\x08\xfe\x01\x12 \n\x08password\x18\x02 \x01(\tB\t\xca\xf3\x18\x05\x10\x80\x08\x38\x01H\x00\x88\x01\x01\x12\x15\n\remail_confirm\x18\x03 \x01(\x08\x12:\n\ruser_metadata\x18\x04 \x01(\x0b\x32\x17.google.protobuf.StructB\n\xca\xf3\x18\x06\x10\x80\x80\x06\x30 \x12\x39\n\x0c\x61pp_metadata\x18\x05 \x01(\x0b\x32\x17.google.protobuf.StructB\n\xca\xf3\x18\x06\x10\x80\x80\x06\x30 \x12\x14\n\x04role\x18\x06 \x01(\tB\x06\xca\xf3\x18\x02\x10 \x12\x12\n\x02id\x18\x07 \x01(\tB\x06\xca\xf3\x18\x02\x10$\x12\x1c\n\x0c\x62\x61n_duration\x18\x08 \x01(\tB\x06\xca\xf3\x18\x02\x10@B\x0b\n\t_password\":\n\x12\x43reateUserResponse\x12$\n\x04user\x18\x01 \x01(\x0b\x32\x16.signgate.auth.v1.User\"g\n\x10ListUsersRequest\x12\x1a\n\x04page\x18\x01 \x01(\x05\x42\x0c\xca\xf3\x18\x08 \x00(\xfe\xff\xff\xff\x0f\x12\x1e\n\x08per_page\x18\x02 \x01(\x05\x42\x0c\xca\xf3\x18\x08 \x00(\xfe\xff\xff\xff\x0f\x12\x17\n\x06\x66ilter\x18\x03 \x01(\tB\x07\xca\xf3\x18\x03\x08\xfe\x01\"I\n\x11ListUsersResponse\x12%\n\x05users\x18\x01 \x03(\x0b\x32\x16.signgate.auth.v1.User\x12\r\n\x05total\x18\x02 \x01(\x03\"I\n\x11LookupUserRequest\x12\x14\n\x02id\x18\x01 \x01(\tB\x06\xca\xf3\x18\x02\x10$H\x00\x12\x18\n\x05\x65mail\x18\x02 \x01(\tB\x07\xca\xf3\x18\x03\x08\xfe\x01H\x00\x42\x04\n\x02\x62y\":\n\x12LookupUserResponse\x12$\n\x04user\x18\x01 \x01(\x0b\x32\x16.signgate.auth.v1.User\"\xc4\x03\n\x11ModifyUserRequest\x12\x12\n\x02id\x18\x01 \x01(\tB\x06\xca\xf3\x18\x02\x10$\x12\x1b\n\x05\x65mail\x18\x02 \x01(\tB\x07\xca\xf3\x18\x03\x08\xfe\x01H\x00\x88\x01\x01\x12 \n\x08password\x18\x03 \x01(\tB\t\xca\xf3\x18\x05\x10\x80\x08\x38\x01H\x01\x88\x01\x01\x12\x1a\n\remail_confirm\x18\x04 \x01(\x08H\x02\x88\x01\x01\x12:\n\ruser_metadata\x18\x05 \x01(\x0b\x32\x17.google.protobuf.StructB\n\xca\xf3\x18\x06\x10\x80\x80\x06\x30 \x12\x39\n\x0c\x61pp_metadata\x18\x06 \x01(\x0b\x32\x17.google.protobuf.StructB\n\xca\xf3\x18\x06\x10\x80\x80\x06\x30 \x12\x19\n\x04role\x18\x07 \x01(\tB\x06\xca\xf3\x18\x02\x10 H\x03\x88\x01\x01\x12!\n\x0c\x62\x61n_duration\x18\x08 \x01(\tB\x06\xca\xf3\x18\x02\x10@H\x04\x88\x01\x01\x12\x16\n\tis_active\x18\t \x01(\x08H\x05\x88\x01\x01\x12\x19\n\x04tier\x18\n \x01(\tB\x06\xca\xf3\x18\x02\x10 H\x06\x88\x01\x01\x42\x08\n\x06_emailB\x0b\n\t_passwordB\x10\n\x0e_email_confirmB\x07\n\x05_roleB\x0f\n\r_ban_durationB\x0c\n\n_is_activeB\x07\n\x05_tier\":\n\x12ModifyUserResponse\x12$\n\x04user\x18\x01 \x01(\x0b\x32\x16.signgate.auth.v1.User\"\'\n\x11RemoveUserRequest\x12\x12\n\x02id\x18\x01 \x01(\tB\x06\xca\xf3\x18\x02\x10$\"\x14\n\x12RemoveUserResponse\"|\n\x11InviteUserRequest\x12\x16\n\x05\x65mail\x18\x01 \x01(\tB\x07\xca\xf3\x18\x03\x08\xfe\x01\x12\x31\n\x04\x64\x61ta\x18\x02 \x01(\x0b\x32\x17.google.protobuf.StructB\n\xca\xf3\x18\x06\x10\x80\x80\x06\x30 \x12\x1c\n\x0bredirect_to\x18\x03 \x01(\tB\x07\xca\xf3\x18\x03\x08\x80\x10\":\n\x12InviteUserResponse\x12$\n\x04user\x18\x01 \x01(\x0b\x32\x16.signgate.auth.v1.User\"\xe0\x01\n\x13GenerateLinkRequest\x12\'\n\x04type\x18\x01 \x01(\x0e\x32\x19.signgate.auth.v1.OtpType\x12\x16\n\x05\x65mail\x18\x02 \x01(\tB\x07\xca\xf3\x18\x03\x08\xfe\x01\x12\x1b\n\x08password\x18\x03 \x01(\tB\t\xca\xf3\x18\x05\x10\x80\x08\x38\x01\x12\x1a\n\tnew_email\x18\x04 \x01(\tB\x07\xca\xf3\x18\x03\x08\xfe\x01\x12\x31\n\x04\x64\x61ta\x18\x05 \x01(\x0b\x32\x17.google.protobuf.StructB\n\xca\xf3\x18\x06\x10\x80\x80\x06\x30 \x12\x1c\n\x0bredirect_to\x18\x06 \x01(\tB\x07\xca\xf3\x18\x03\x08\x80\x10\"\xf5\x01\n\x14GenerateLinkResponse\x12\x13\n\x0b\x61\x63tion_link\x18\x01 \x01(\t\x12\x11\n\temail_otp\x18\x02 \x01(\t\x12\x14\n\x0chashed_token\x18\x03 \x01(\t\x12\x13\n\x0bredirect_to\x18\x04 \x01(\t\x12\x34\n\x11verification_type\x18\x05 \x01(\x0e\x32\x19.signgate.auth.v1.OtpType\x12$\n\x04user\x18\x06 \x01(\x0b\x32\x16.signgate.auth.v1.User\x12.\n\nexpires_at\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp2\xbc\x05\n\x10\x41uthAdminService\x12_\n\nCreateUser\x12#.signgate.auth.v1.CreateUserRequest\x1a$.signgate.auth.v1.CreateUserResponse\"\x06\xc2\xf3\x18\x02\x08\x04\x12\\\n\tListUsers\x12\".signgate.auth.v1.ListUsersRequest\x1a#.signgate.auth.v1.ListUsersResponse\"\x06\xc2\xf3\x18\x02\x08\x04\x12_\n\nLookupUser\x12#.signgate.auth.v1.LookupUserRequest\x1a$.signgate.auth.v1.LookupUserResponse\"\x06\xc2\xf3\x18\x02\x08\x04\x12_\n\nModifyUser\x12#.signgate.auth.v1.ModifyUserRequest\x1a$.signgate.auth.v1.ModifyUserResponse\"\x06\xc2\xf3\x18\x02\x08\x04\x12_\n\nRemoveUser\x12#.signgate.auth.v1.RemoveUserRequest\x1a$.signgate.auth.v1.RemoveUserResponse\"\x06\xc2\xf3\x18\x02\x08\x04\x12_\n\nInviteUser\x12#.signgate.auth.v1.InviteUserRequest\x1a$.signgate.auth.v1.InviteUserResponse\"\x06\xc2\xf3\x18\x02\x08\x04\x12\x65\n\x0cGenerateLink\x12%.signgate.auth.v1.GenerateLinkRequest\x1a&.signgate.auth.v1.GenerateLinkResponse\"\x06\xc2\xf3\x18\x02\x08\x04\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1csigngate/auth/v1/admin.proto\x12\x10signgate.auth.v1\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1bsigngate/auth/v1/auth.proto\x1a\x1bsigngate/auth/v1/user.proto\x1a\x1fsigngate/common/v1/policy.proto\"\xe7\x02\n\x11\x43reateUserRequest\x12\x16\n\x05\x65mail\x18\x01 \x01(\tB\x07\xca\xf3\x18\x03\x08\xfe\x01\x12 \n\x08password\x18\x02 \x01(\tB\t\xca\xf3\x18\x05\x10\x80\x08\x38\x01H\x00\x88\x01\x01\x12\x15\n\remail_confirm\x18\x03 \x01(\x08\x12:\n\ruser_metadata\x18\x04 \x01(\x0b\x32\x17.google.protobuf.StructB\n\xca\xf3\x18\x06\x10\x80\x80\x06\x30 \x12\x39\n\x0c\x61pp_metadata\x18\x05 \x01(\x0b\x32\x17.google.protobuf.StructB\n\xca\xf3\x18\x06\x10\x80\x80\x06\x30 \x12\x14\n\x04role\x18\x06 \x01(\tB\x06\xca\xf3\x18\x02\x10 \x12\x12\n\x02id\x18\x07 \x01(\tB\x06\xca\xf3\x18\x02\x10$\x12\x1c\n\x0c\x62\x61n_duration\x18\x08 \x01(\tB\x06\xca\xf3\x18\x02\x10@\x12#\n\rpassword_hash\x18\t \x01(\tB\x07\xca\xf3\x18\x03\x10\x80\x04H\x01\x88\x01\x01\x42\x0b\n\t_passwordB\x10\n\x0e_password_hash\":\n\x12\x43reateUserResponse\x12$\n\x04user\x18\x01 \x01(\x0b\x32\x16.signgate.auth.v1.User\"\x93\x01\n\x10ListUsersRequest\x12\x1a\n\x04page\x18\x01 \x01(\x05\x42\x0c\xca\xf3\x18\x08 \x00(\xfe\xff\xff\xff\x0f\x12\x1e\n\x08per_page\x18\x02 \x01(\x05\x42\x0c\xca\xf3\x18\x08 \x00(\xfe\xff\xff\xff\x0f\x12\x17\n\x06\x66ilter\x18\x03 \x01(\tB\x07\xca\xf3\x18\x03\x08\xfe\x01\x12*\n\x05state\x18\x04 \x01(\x0e\x32\x1b.signgate.auth.v1.UserState\"I\n\x11ListUsersResponse\x12%\n\x05users\x18\x01 \x03(\x0b\x32\x16.signgate.auth.v1.User\x12\r\n\x05total\x18\x02 \x01(\x03\"I\n\x11LookupUserRequest\x12\x14\n\x02id\x18\x01 \x01(\tB\x06\xca\xf3\x18\x02\x10$H\x00\x12\x18\n\x05\x65mail\x18\x02 \x01(\tB\x07\xca\xf3\x18\x03\x08\xfe\x01H\x00\x42\x04\n\x02\x62y\":\n\x12LookupUserResponse\x12$\n\x04user\x18\x01 \x01(\x0b\x32\x16.signgate.auth.v1.User\"\xfb\x03\n\x11ModifyUserRequest\x12\x12\n\x02id\x18\x01 \x01(\tB\x06\xca\xf3\x18\x02\x10$\x12\x1b\n\x05\x65mail\x18\x02 \x01(\tB\x07\xca\xf3\x18\x03\x08\xfe\x01H\x00\x88\x01\x01\x12 \n\x08password\x18\x03 \x01(\tB\t\xca\xf3\x18\x05\x10\x80\x08\x38\x01H\x01\x88\x01\x01\x12\x1a\n\remail_confirm\x18\x04 \x01(\x08H\x02\x88\x01\x01\x12:\n\ruser_metadata\x18\x05 \x01(\x0b\x32\x17.google.protobuf.StructB\n\xca\xf3\x18\x06\x10\x80\x80\x06\x30 \x12\x39\n\x0c\x61pp_metadata\x18\x06 \x01(\x0b\x32\x17.google.protobuf.StructB\n\xca\xf3\x18\x06\x10\x80\x80\x06\x30 \x12\x19\n\x04role\x18\x07 \x01(\tB\x06\xca\xf3\x18\x02\x10 H\x03\x88\x01\x01\x12!\n\x0c\x62\x61n_duration\x18\x08 \x01(\tB\x06\xca\xf3\x18\x02\x10@H\x04\x88\x01\x01\x12\x16\n\tis_active\x18\t \x01(\x08H\x05\x88\x01\x01\x12\x19\n\x04tier\x18\n \x01(\tB\x06\xca\xf3\x18\x02\x10 H\x06\x88\x01\x01\x12#\n\rpassword_hash\x18\x0b \x01(\tB\x07\xca\xf3\x18\x03\x10\x80\x04H\x07\x88\x01\x01\x42\x08\n\x06_emailB\x0b\n\t_passwordB\x10\n\x0e_email_confirmB\x07\n\x05_roleB\x0f\n\r_ban_durationB\x0c\n\n_is_activeB\x07\n\x05_tierB\x10\n\x0e_password_hash\":\n\x12ModifyUserResponse\x12$\n\x04user\x18\x01 \x01(\x0b\x32\x16.signgate.auth.v1.User\"<\n\x11RemoveUserRequest\x12\x12\n\x02id\x18\x01 \x01(\tB\x06\xca\xf3\x18\x02\x10$\x12\x13\n\x0bsoft_delete\x18\x02 \x01(\x08\"\x14\n\x12RemoveUserResponse\"|\n\x11InviteUserRequest\x12\x16\n\x05\x65mail\x18\x01 \x01(\tB\x07\xca\xf3\x18\x03\x08\xfe\x01\x12\x31\n\x04\x64\x61ta\x18\x02 \x01(\x0b\x32\x17.google.protobuf.StructB\n\xca\xf3\x18\x06\x10\x80\x80\x06\x30 \x12\x1c\n\x0bredirect_to\x18\x03 \x01(\tB\x07\xca\xf3\x18\x03\x08\x80\x10\":\n\x12InviteUserResponse\x12$\n\x04user\x18\x01 \x01(\x0b\x32\x16.signgate.auth.v1.User\"\xe0\x01\n\x13GenerateLinkRequest\x12\'\n\x04type\x18\x01 \x01(\x0e\x32\x19.signgate.auth.v1.OtpType\x12\x16\n\x05\x65mail\x18\x02 \x01(\tB\x07\xca\xf3\x18\x03\x08\xfe\x01\x12\x1b\n\x08password\x18\x03 \x01(\tB\t\xca\xf3\x18\x05\x10\x80\x08\x38\x01\x12\x1a\n\tnew_email\x18\x04 \x01(\tB\x07\xca\xf3\x18\x03\x08\xfe\x01\x12\x31\n\x04\x64\x61ta\x18\x05 \x01(\x0b\x32\x17.google.protobuf.StructB\n\xca\xf3\x18\x06\x10\x80\x80\x06\x30 \x12\x1c\n\x0bredirect_to\x18\x06 \x01(\tB\x07\xca\xf3\x18\x03\x08\x80\x10\"\xf5\x01\n\x14GenerateLinkResponse\x12\x13\n\x0b\x61\x63tion_link\x18\x01 \x01(\t\x12\x11\n\temail_otp\x18\x02 \x01(\t\x12\x14\n\x0chashed_token\x18\x03 \x01(\t\x12\x13\n\x0bredirect_to\x18\x04 \x01(\t\x12\x34\n\x11verification_type\x18\x05 \x01(\x0e\x32\x19.signgate.auth.v1.OtpType\x12$\n\x04user\x18\x06 \x01(\x0b\x32\x16.signgate.auth.v1.User\x12.\n\nexpires_at\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp2\xbc\x05\n\x10\x41uthAdminService\x12_\n\nCreateUser\x12#.signgate.auth.v1.CreateUserRequest\x1a$.signgate.auth.v1.CreateUserResponse\"\x06\xc2\xf3\x18\x02\x08\x04\x12\\\n\tListUsers\x12\".signgate.auth.v1.ListUsersRequest\x1a#.signgate.auth.v1.ListUsersResponse\"\x06\xc2\xf3\x18\x02\x08\x04\x12_\n\nLookupUser\x12#.signgate.auth.v1.LookupUserRequest\x1a$.signgate.auth.v1.LookupUserResponse\"\x06\xc2\xf3\x18\x02\x08\x04\x12_\n\nModifyUser\x12#.signgate.auth.v1.ModifyUserRequest\x1a$.signgate.auth.v1.ModifyUserResponse\"\x06\xc2\xf3\x18\x02\x08\x04\x12_\n\nRemoveUser\x12#.signgate.auth.v1.RemoveUserRequest\x1a$.signgate.auth.v1.RemoveUserResponse\"\x06\xc2\xf3\x18\x02\x08\x04\x12_\n\nInviteUser\x12#.signgate.auth.v1.InviteUserRequest\x1a$.signgate.auth.v1.InviteUserResponse\"\x06\xc2\xf3\x18\x02\x08\x04\x12\x65\n\x0cGenerateLink\x12%.signgate.auth.v1.GenerateLinkRequest\x1a&.signgate.auth.v1.GenerateLinkResponse\"\x06\xc2\xf3\x18\x02\x08\x04\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -50,6 +50,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CREATEUSERREQUEST'].fields_by_name['id']._serialized_options = b'\312\363\030\002\020$'
   _globals['_CREATEUSERREQUEST'].fields_by_name['ban_duration']._loaded_options = None
   _globals['_CREATEUSERREQUEST'].fields_by_name['ban_duration']._serialized_options = b'\312\363\030\002\020@'
+  _globals['_CREATEUSERREQUEST'].fields_by_name['password_hash']._loaded_options = None
+  _globals['_CREATEUSERREQUEST'].fields_by_name['password_hash']._serialized_options = b'\312\363\030\003\020\200\004'
   _globals['_LISTUSERSREQUEST'].fields_by_name['page']._loaded_options = None
   _globals['_LISTUSERSREQUEST'].fields_by_name['page']._serialized_options = b'\312\363\030\010 \000(\376\377\377\377\017'
   _globals['_LISTUSERSREQUEST'].fields_by_name['per_page']._loaded_options = None
@@ -76,6 +78,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_MODIFYUSERREQUEST'].fields_by_name['ban_duration']._serialized_options = b'\312\363\030\002\020@'
   _globals['_MODIFYUSERREQUEST'].fields_by_name['tier']._loaded_options = None
   _globals['_MODIFYUSERREQUEST'].fields_by_name['tier']._serialized_options = b'\312\363\030\002\020 '
+  _globals['_MODIFYUSERREQUEST'].fields_by_name['password_hash']._loaded_options = None
+  _globals['_MODIFYUSERREQUEST'].fields_by_name['password_hash']._serialized_options = b'\312\363\030\003\020\200\004'
   _globals['_REMOVEUSERREQUEST'].fields_by_name['id']._loaded_options = None
   _globals['_REMOVEUSERREQUEST'].fields_by_name['id']._serialized_options = b'\312\363\030\002\020$'
   _globals['_INVITEUSERREQUEST'].fields_by_name['email']._loaded_options = None
@@ -109,33 +113,33 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_AUTHADMINSERVICE'].methods_by_name['GenerateLink']._loaded_options = None
   _globals['_AUTHADMINSERVICE'].methods_by_name['GenerateLink']._serialized_options = b'\302\363\030\002\010\004'
   _globals['_CREATEUSERREQUEST']._serialized_start=205
-  _globals['_CREATEUSERREQUEST']._serialized_end=509
-  _globals['_CREATEUSERRESPONSE']._serialized_start=511
-  _globals['_CREATEUSERRESPONSE']._serialized_end=569
-  _globals['_LISTUSERSREQUEST']._serialized_start=571
-  _globals['_LISTUSERSREQUEST']._serialized_end=674
-  _globals['_LISTUSERSRESPONSE']._serialized_start=676
-  _globals['_LISTUSERSRESPONSE']._serialized_end=749
-  _globals['_LOOKUPUSERREQUEST']._serialized_start=751
-  _globals['_LOOKUPUSERREQUEST']._serialized_end=824
-  _globals['_LOOKUPUSERRESPONSE']._serialized_start=826
-  _globals['_LOOKUPUSERRESPONSE']._serialized_end=884
-  _globals['_MODIFYUSERREQUEST']._serialized_start=887
-  _globals['_MODIFYUSERREQUEST']._serialized_end=1339
-  _globals['_MODIFYUSERRESPONSE']._serialized_start=1341
-  _globals['_MODIFYUSERRESPONSE']._serialized_end=1399
-  _globals['_REMOVEUSERREQUEST']._serialized_start=1401
-  _globals['_REMOVEUSERREQUEST']._serialized_end=1440
-  _globals['_REMOVEUSERRESPONSE']._serialized_start=1442
-  _globals['_REMOVEUSERRESPONSE']._serialized_end=1462
-  _globals['_INVITEUSERREQUEST']._serialized_start=1464
-  _globals['_INVITEUSERREQUEST']._serialized_end=1588
-  _globals['_INVITEUSERRESPONSE']._serialized_start=1590
-  _globals['_INVITEUSERRESPONSE']._serialized_end=1648
-  _globals['_GENERATELINKREQUEST']._serialized_start=1651
-  _globals['_GENERATELINKREQUEST']._serialized_end=1875
-  _globals['_GENERATELINKRESPONSE']._serialized_start=1878
-  _globals['_GENERATELINKRESPONSE']._serialized_end=2123
-  _globals['_AUTHADMINSERVICE']._serialized_start=2126
-  _globals['_AUTHADMINSERVICE']._serialized_end=2826
+  _globals['_CREATEUSERREQUEST']._serialized_end=564
+  _globals['_CREATEUSERRESPONSE']._serialized_start=566
+  _globals['_CREATEUSERRESPONSE']._serialized_end=624
+  _globals['_LISTUSERSREQUEST']._serialized_start=627
+  _globals['_LISTUSERSREQUEST']._serialized_end=774
+  _globals['_LISTUSERSRESPONSE']._serialized_start=776
+  _globals['_LISTUSERSRESPONSE']._serialized_end=849
+  _globals['_LOOKUPUSERREQUEST']._serialized_start=851
+  _globals['_LOOKUPUSERREQUEST']._serialized_end=924
+  _globals['_LOOKUPUSERRESPONSE']._serialized_start=926
+  _globals['_LOOKUPUSERRESPONSE']._serialized_end=984
+  _globals['_MODIFYUSERREQUEST']._serialized_start=987
+  _globals['_MODIFYUSERREQUEST']._serialized_end=1494
+  _globals['_MODIFYUSERRESPONSE']._serialized_start=1496
+  _globals['_MODIFYUSERRESPONSE']._serialized_end=1554
+  _globals['_REMOVEUSERREQUEST']._serialized_start=1556
+  _globals['_REMOVEUSERREQUEST']._serialized_end=1616
+  _globals['_REMOVEUSERRESPONSE']._serialized_start=1618
+  _globals['_REMOVEUSERRESPONSE']._serialized_end=1638
+  _globals['_INVITEUSERREQUEST']._serialized_start=1640
+  _globals['_INVITEUSERREQUEST']._serialized_end=1764
+  _globals['_INVITEUSERRESPONSE']._serialized_start=1766
+  _globals['_INVITEUSERRESPONSE']._serialized_end=1824
+  _globals['_GENERATELINKREQUEST']._serialized_start=1827
+  _globals['_GENERATELINKREQUEST']._serialized_end=2051
+  _globals['_GENERATELINKRESPONSE']._serialized_start=2054
+  _globals['_GENERATELINKRESPONSE']._serialized_end=2299
+  _globals['_AUTHADMINSERVICE']._serialized_start=2302
+  _globals['_AUTHADMINSERVICE']._serialized_end=3002
 # @@protoc_insertion_point(module_scope)

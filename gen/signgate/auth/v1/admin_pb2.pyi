@@ -36,6 +36,7 @@ class CreateUserRequest(_message.Message):
     ROLE_FIELD_NUMBER: _builtins.int
     ID_FIELD_NUMBER: _builtins.int
     BAN_DURATION_FIELD_NUMBER: _builtins.int
+    PASSWORD_HASH_FIELD_NUMBER: _builtins.int
     email: _builtins.str
     """The address."""
     password: _builtins.str
@@ -48,6 +49,10 @@ class CreateUserRequest(_message.Message):
     """A wished UUID; made when empty."""
     ban_duration: _builtins.str
     """For how long the account is banned, such as `24h`; empty or `none`: not."""
+    password_hash: _builtins.str
+    """The hash of the password, in place of `password`: bcrypt (`$2a$`, `$2b$`, `$2y$`) or argon2 (`$argon2id$`,
+    `$argon2i$`), of a cost that the deployment accepts. It is replaced by a hash of our own at the first sign-in.
+    """
     @_builtins.property
     def user_metadata(self) -> _struct_pb2.Struct:
         """The user's own metadata."""
@@ -67,14 +72,20 @@ class CreateUserRequest(_message.Message):
         role: _builtins.str = ...,
         id: _builtins.str = ...,
         ban_duration: _builtins.str = ...,
+        password_hash: _builtins.str | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_password", b"_password", "app_metadata", b"app_metadata", "password", b"password", "user_metadata", b"user_metadata"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_password", b"_password", "_password_hash", b"_password_hash", "app_metadata", b"app_metadata", "password", b"password", "password_hash", b"password_hash", "user_metadata", b"user_metadata"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_password", b"_password", "app_metadata", b"app_metadata", "ban_duration", b"ban_duration", "email", b"email", "email_confirm", b"email_confirm", "id", b"id", "password", b"password", "role", b"role", "user_metadata", b"user_metadata"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_password", b"_password", "_password_hash", b"_password_hash", "app_metadata", b"app_metadata", "ban_duration", b"ban_duration", "email", b"email", "email_confirm", b"email_confirm", "id", b"id", "password", b"password", "password_hash", b"password_hash", "role", b"role", "user_metadata", b"user_metadata"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__password: _TypeAlias = _typing.Literal["password"]  # noqa: Y015
     _WhichOneofArgType__password: _TypeAlias = _typing.Literal["_password", b"_password"]  # noqa: Y015
+    _WhichOneofReturnType__password_hash: _TypeAlias = _typing.Literal["password_hash"]  # noqa: Y015
+    _WhichOneofArgType__password_hash: _TypeAlias = _typing.Literal["_password_hash", b"_password_hash"]  # noqa: Y015
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__password) -> _WhichOneofReturnType__password | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__password_hash) -> _WhichOneofReturnType__password_hash | None: ...
 
 Global___CreateUserRequest: _TypeAlias = CreateUserRequest  # noqa: Y015
 
@@ -111,22 +122,26 @@ class ListUsersRequest(_message.Message):
     PAGE_FIELD_NUMBER: _builtins.int
     PER_PAGE_FIELD_NUMBER: _builtins.int
     FILTER_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
     page: _builtins.int
     """From 1; 0 counts as 1."""
     per_page: _builtins.int
     """At most 1000; 0 means 50."""
     filter: _builtins.str
     """Only addresses that contain this."""
+    state: _user_pb2.UserState.ValueType
+    """Only accounts in this state. Unspecified: all but those that were deleted softly."""
     def __init__(
         self,
         *,
         page: _builtins.int = ...,
         per_page: _builtins.int = ...,
         filter: _builtins.str = ...,
+        state: _user_pb2.UserState.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter", "page", b"page", "per_page", b"per_page"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter", "page", b"page", "per_page", b"per_page", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -228,6 +243,7 @@ class ModifyUserRequest(_message.Message):
     BAN_DURATION_FIELD_NUMBER: _builtins.int
     IS_ACTIVE_FIELD_NUMBER: _builtins.int
     TIER_FIELD_NUMBER: _builtins.int
+    PASSWORD_HASH_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """UUID."""
     email: _builtins.str
@@ -244,6 +260,8 @@ class ModifyUserRequest(_message.Message):
     """Whether the account may sign in and sign."""
     tier: _builtins.str
     """`free` or `api_key`."""
+    password_hash: _builtins.str
+    """The hash of the new password, in place of `password`; as in CreateUserRequest."""
     @_builtins.property
     def user_metadata(self) -> _struct_pb2.Struct:
         """Merged into the user's metadata."""
@@ -265,10 +283,11 @@ class ModifyUserRequest(_message.Message):
         ban_duration: _builtins.str | None = ...,
         is_active: _builtins.bool | None = ...,
         tier: _builtins.str | None = ...,
+        password_hash: _builtins.str | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_ban_duration", b"_ban_duration", "_email", b"_email", "_email_confirm", b"_email_confirm", "_is_active", b"_is_active", "_password", b"_password", "_role", b"_role", "_tier", b"_tier", "app_metadata", b"app_metadata", "ban_duration", b"ban_duration", "email", b"email", "email_confirm", b"email_confirm", "is_active", b"is_active", "password", b"password", "role", b"role", "tier", b"tier", "user_metadata", b"user_metadata"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_ban_duration", b"_ban_duration", "_email", b"_email", "_email_confirm", b"_email_confirm", "_is_active", b"_is_active", "_password", b"_password", "_password_hash", b"_password_hash", "_role", b"_role", "_tier", b"_tier", "app_metadata", b"app_metadata", "ban_duration", b"ban_duration", "email", b"email", "email_confirm", b"email_confirm", "is_active", b"is_active", "password", b"password", "password_hash", b"password_hash", "role", b"role", "tier", b"tier", "user_metadata", b"user_metadata"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_ban_duration", b"_ban_duration", "_email", b"_email", "_email_confirm", b"_email_confirm", "_is_active", b"_is_active", "_password", b"_password", "_role", b"_role", "_tier", b"_tier", "app_metadata", b"app_metadata", "ban_duration", b"ban_duration", "email", b"email", "email_confirm", b"email_confirm", "id", b"id", "is_active", b"is_active", "password", b"password", "role", b"role", "tier", b"tier", "user_metadata", b"user_metadata"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_ban_duration", b"_ban_duration", "_email", b"_email", "_email_confirm", b"_email_confirm", "_is_active", b"_is_active", "_password", b"_password", "_password_hash", b"_password_hash", "_role", b"_role", "_tier", b"_tier", "app_metadata", b"app_metadata", "ban_duration", b"ban_duration", "email", b"email", "email_confirm", b"email_confirm", "id", b"id", "is_active", b"is_active", "password", b"password", "password_hash", b"password_hash", "role", b"role", "tier", b"tier", "user_metadata", b"user_metadata"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__ban_duration: _TypeAlias = _typing.Literal["ban_duration"]  # noqa: Y015
     _WhichOneofArgType__ban_duration: _TypeAlias = _typing.Literal["_ban_duration", b"_ban_duration"]  # noqa: Y015
@@ -280,6 +299,8 @@ class ModifyUserRequest(_message.Message):
     _WhichOneofArgType__is_active: _TypeAlias = _typing.Literal["_is_active", b"_is_active"]  # noqa: Y015
     _WhichOneofReturnType__password: _TypeAlias = _typing.Literal["password"]  # noqa: Y015
     _WhichOneofArgType__password: _TypeAlias = _typing.Literal["_password", b"_password"]  # noqa: Y015
+    _WhichOneofReturnType__password_hash: _TypeAlias = _typing.Literal["password_hash"]  # noqa: Y015
+    _WhichOneofArgType__password_hash: _TypeAlias = _typing.Literal["_password_hash", b"_password_hash"]  # noqa: Y015
     _WhichOneofReturnType__role: _TypeAlias = _typing.Literal["role"]  # noqa: Y015
     _WhichOneofArgType__role: _TypeAlias = _typing.Literal["_role", b"_role"]  # noqa: Y015
     _WhichOneofReturnType__tier: _TypeAlias = _typing.Literal["tier"]  # noqa: Y015
@@ -294,6 +315,8 @@ class ModifyUserRequest(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__is_active) -> _WhichOneofReturnType__is_active | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__password) -> _WhichOneofReturnType__password | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__password_hash) -> _WhichOneofReturnType__password_hash | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__role) -> _WhichOneofReturnType__role | None: ...
     @_typing.overload
@@ -332,16 +355,20 @@ class RemoveUserRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     ID_FIELD_NUMBER: _builtins.int
+    SOFT_DELETE_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """UUID."""
+    soft_delete: _builtins.bool
+    """Keep the account's id, without the person."""
     def __init__(
         self,
         *,
         id: _builtins.str = ...,
+        soft_delete: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id", "soft_delete", b"soft_delete"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

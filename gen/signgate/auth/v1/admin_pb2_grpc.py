@@ -77,7 +77,8 @@ class AuthAdminServiceServicer:
     """
 
     def CreateUser(self, request, context):
-        """CreateUser makes an account, confirmed or not; no mail is sent.
+        """CreateUser makes an account, confirmed or not; no mail is sent. The password may be given as a hash that another
+        system made.
         Errors: ALREADY_EXISTS (EMAIL_EXISTS), INVALID_ARGUMENT (WEAK_PASSWORD, VALIDATION_FAILED).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -85,7 +86,7 @@ class AuthAdminServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListUsers(self, request, context):
-        """ListUsers lists accounts, newest first.
+        """ListUsers lists accounts, newest first. Accounts that were deleted softly are listed only if asked for.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -99,7 +100,11 @@ class AuthAdminServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ModifyUser(self, request, context):
-        """ModifyUser changes an account; absent members stay. A ban or a deactivation ends its sessions.
+        """ModifyUser changes an account; absent members stay. A ban, a deactivation, `email_confirm: false`, a new password
+        and a new role end its sessions at once; while the account may not act its API keys are refused too, and open
+        streams end. Lifting a ban restores keys, not sessions.
+        Errors: NOT_FOUND (USER_NOT_FOUND), ALREADY_EXISTS (EMAIL_EXISTS), INVALID_ARGUMENT (WEAK_PASSWORD,
+        VALIDATION_FAILED), FAILED_PRECONDITION (USER_DELETED).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -107,6 +112,10 @@ class AuthAdminServiceServicer:
 
     def RemoveUser(self, request, context):
         """RemoveUser deletes an account, with its keys and sessions. Usage counts stay, without the person.
+        With `soft_delete` the account's id, its keys' audit trail and its usage stay, while everything personal is
+        deleted, its keys are revoked, its sessions end, and its address is free for a new account. This can't be undone.
+        Deleting softly twice does nothing more; a hard deletion may follow.
+        Errors: NOT_FOUND (USER_NOT_FOUND).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -34,17 +34,28 @@ class AuthAdminServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> AuthAdminServiceAsyncStub: ...
     CreateUser: _grpc.UnaryUnaryMultiCallable[_admin_pb2.CreateUserRequest, _admin_pb2.CreateUserResponse]
-    """CreateUser makes an account, confirmed or not; no mail is sent.
+    """CreateUser makes an account, confirmed or not; no mail is sent. The password may be given as a hash that another
+    system made.
     Errors: ALREADY_EXISTS (EMAIL_EXISTS), INVALID_ARGUMENT (WEAK_PASSWORD, VALIDATION_FAILED).
     """
     ListUsers: _grpc.UnaryUnaryMultiCallable[_admin_pb2.ListUsersRequest, _admin_pb2.ListUsersResponse]
-    """ListUsers lists accounts, newest first."""
+    """ListUsers lists accounts, newest first. Accounts that were deleted softly are listed only if asked for."""
     LookupUser: _grpc.UnaryUnaryMultiCallable[_admin_pb2.LookupUserRequest, _admin_pb2.LookupUserResponse]
     """LookupUser finds one account by id or by address. Errors: NOT_FOUND (USER_NOT_FOUND)."""
     ModifyUser: _grpc.UnaryUnaryMultiCallable[_admin_pb2.ModifyUserRequest, _admin_pb2.ModifyUserResponse]
-    """ModifyUser changes an account; absent members stay. A ban or a deactivation ends its sessions."""
+    """ModifyUser changes an account; absent members stay. A ban, a deactivation, `email_confirm: false`, a new password
+    and a new role end its sessions at once; while the account may not act its API keys are refused too, and open
+    streams end. Lifting a ban restores keys, not sessions.
+    Errors: NOT_FOUND (USER_NOT_FOUND), ALREADY_EXISTS (EMAIL_EXISTS), INVALID_ARGUMENT (WEAK_PASSWORD,
+    VALIDATION_FAILED), FAILED_PRECONDITION (USER_DELETED).
+    """
     RemoveUser: _grpc.UnaryUnaryMultiCallable[_admin_pb2.RemoveUserRequest, _admin_pb2.RemoveUserResponse]
-    """RemoveUser deletes an account, with its keys and sessions. Usage counts stay, without the person."""
+    """RemoveUser deletes an account, with its keys and sessions. Usage counts stay, without the person.
+    With `soft_delete` the account's id, its keys' audit trail and its usage stay, while everything personal is
+    deleted, its keys are revoked, its sessions end, and its address is free for a new account. This can't be undone.
+    Deleting softly twice does nothing more; a hard deletion may follow.
+    Errors: NOT_FOUND (USER_NOT_FOUND).
+    """
     InviteUser: _grpc.UnaryUnaryMultiCallable[_admin_pb2.InviteUserRequest, _admin_pb2.InviteUserResponse]
     """InviteUser makes an account and mails an invitation."""
     GenerateLink: _grpc.UnaryUnaryMultiCallable[_admin_pb2.GenerateLinkRequest, _admin_pb2.GenerateLinkResponse]
@@ -56,17 +67,28 @@ class AuthAdminServiceAsyncStub(AuthAdminServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     CreateUser: _aio.UnaryUnaryMultiCallable[_admin_pb2.CreateUserRequest, _admin_pb2.CreateUserResponse]  # type: ignore[assignment]
-    """CreateUser makes an account, confirmed or not; no mail is sent.
+    """CreateUser makes an account, confirmed or not; no mail is sent. The password may be given as a hash that another
+    system made.
     Errors: ALREADY_EXISTS (EMAIL_EXISTS), INVALID_ARGUMENT (WEAK_PASSWORD, VALIDATION_FAILED).
     """
     ListUsers: _aio.UnaryUnaryMultiCallable[_admin_pb2.ListUsersRequest, _admin_pb2.ListUsersResponse]  # type: ignore[assignment]
-    """ListUsers lists accounts, newest first."""
+    """ListUsers lists accounts, newest first. Accounts that were deleted softly are listed only if asked for."""
     LookupUser: _aio.UnaryUnaryMultiCallable[_admin_pb2.LookupUserRequest, _admin_pb2.LookupUserResponse]  # type: ignore[assignment]
     """LookupUser finds one account by id or by address. Errors: NOT_FOUND (USER_NOT_FOUND)."""
     ModifyUser: _aio.UnaryUnaryMultiCallable[_admin_pb2.ModifyUserRequest, _admin_pb2.ModifyUserResponse]  # type: ignore[assignment]
-    """ModifyUser changes an account; absent members stay. A ban or a deactivation ends its sessions."""
+    """ModifyUser changes an account; absent members stay. A ban, a deactivation, `email_confirm: false`, a new password
+    and a new role end its sessions at once; while the account may not act its API keys are refused too, and open
+    streams end. Lifting a ban restores keys, not sessions.
+    Errors: NOT_FOUND (USER_NOT_FOUND), ALREADY_EXISTS (EMAIL_EXISTS), INVALID_ARGUMENT (WEAK_PASSWORD,
+    VALIDATION_FAILED), FAILED_PRECONDITION (USER_DELETED).
+    """
     RemoveUser: _aio.UnaryUnaryMultiCallable[_admin_pb2.RemoveUserRequest, _admin_pb2.RemoveUserResponse]  # type: ignore[assignment]
-    """RemoveUser deletes an account, with its keys and sessions. Usage counts stay, without the person."""
+    """RemoveUser deletes an account, with its keys and sessions. Usage counts stay, without the person.
+    With `soft_delete` the account's id, its keys' audit trail and its usage stay, while everything personal is
+    deleted, its keys are revoked, its sessions end, and its address is free for a new account. This can't be undone.
+    Deleting softly twice does nothing more; a hard deletion may follow.
+    Errors: NOT_FOUND (USER_NOT_FOUND).
+    """
     InviteUser: _aio.UnaryUnaryMultiCallable[_admin_pb2.InviteUserRequest, _admin_pb2.InviteUserResponse]  # type: ignore[assignment]
     """InviteUser makes an account and mails an invitation."""
     GenerateLink: _aio.UnaryUnaryMultiCallable[_admin_pb2.GenerateLinkRequest, _admin_pb2.GenerateLinkResponse]  # type: ignore[assignment]
@@ -81,7 +103,8 @@ class AuthAdminServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _admin_pb2.CreateUserRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_admin_pb2.CreateUserResponse, _abc.Awaitable[_admin_pb2.CreateUserResponse]]:
-        """CreateUser makes an account, confirmed or not; no mail is sent.
+        """CreateUser makes an account, confirmed or not; no mail is sent. The password may be given as a hash that another
+        system made.
         Errors: ALREADY_EXISTS (EMAIL_EXISTS), INVALID_ARGUMENT (WEAK_PASSWORD, VALIDATION_FAILED).
         """
 
@@ -91,7 +114,7 @@ class AuthAdminServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _admin_pb2.ListUsersRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_admin_pb2.ListUsersResponse, _abc.Awaitable[_admin_pb2.ListUsersResponse]]:
-        """ListUsers lists accounts, newest first."""
+        """ListUsers lists accounts, newest first. Accounts that were deleted softly are listed only if asked for."""
 
     @_abc_1.abstractmethod
     def LookupUser(
@@ -107,7 +130,12 @@ class AuthAdminServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _admin_pb2.ModifyUserRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_admin_pb2.ModifyUserResponse, _abc.Awaitable[_admin_pb2.ModifyUserResponse]]:
-        """ModifyUser changes an account; absent members stay. A ban or a deactivation ends its sessions."""
+        """ModifyUser changes an account; absent members stay. A ban, a deactivation, `email_confirm: false`, a new password
+        and a new role end its sessions at once; while the account may not act its API keys are refused too, and open
+        streams end. Lifting a ban restores keys, not sessions.
+        Errors: NOT_FOUND (USER_NOT_FOUND), ALREADY_EXISTS (EMAIL_EXISTS), INVALID_ARGUMENT (WEAK_PASSWORD,
+        VALIDATION_FAILED), FAILED_PRECONDITION (USER_DELETED).
+        """
 
     @_abc_1.abstractmethod
     def RemoveUser(
@@ -115,7 +143,12 @@ class AuthAdminServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _admin_pb2.RemoveUserRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_admin_pb2.RemoveUserResponse, _abc.Awaitable[_admin_pb2.RemoveUserResponse]]:
-        """RemoveUser deletes an account, with its keys and sessions. Usage counts stay, without the person."""
+        """RemoveUser deletes an account, with its keys and sessions. Usage counts stay, without the person.
+        With `soft_delete` the account's id, its keys' audit trail and its usage stay, while everything personal is
+        deleted, its keys are revoked, its sessions end, and its address is free for a new account. This can't be undone.
+        Deleting softly twice does nothing more; a hard deletion may follow.
+        Errors: NOT_FOUND (USER_NOT_FOUND).
+        """
 
     @_abc_1.abstractmethod
     def InviteUser(

@@ -21,6 +21,44 @@ else:
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class _UserState:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _UserStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_UserState.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    USER_STATE_UNSPECIFIED: _UserState.ValueType  # 0
+    """Not a state."""
+    USER_STATE_ACTIVE: _UserState.ValueType  # 1
+    """It may act."""
+    USER_STATE_UNCONFIRMED: _UserState.ValueType  # 2
+    """The address is not confirmed. Only a mailed code or link is accepted, and confirms it."""
+    USER_STATE_DEACTIVATED: _UserState.ValueType  # 3
+    """An administrator deactivated it (`is_active` is false)."""
+    USER_STATE_BANNED: _UserState.ValueType  # 4
+    """Banned until `banned_until`, after which it may act again."""
+    USER_STATE_DELETED: _UserState.ValueType  # 5
+    """Deleted softly, at `deleted_at`. This can't be undone."""
+
+class UserState(_UserState, metaclass=_UserStateEnumTypeWrapper):
+    """UserState says whether an account may act: whether any of its credentials is accepted. If several reasons hold,
+    the one that lasts longest is given.
+    """
+
+USER_STATE_UNSPECIFIED: UserState.ValueType  # 0
+"""Not a state."""
+USER_STATE_ACTIVE: UserState.ValueType  # 1
+"""It may act."""
+USER_STATE_UNCONFIRMED: UserState.ValueType  # 2
+"""The address is not confirmed. Only a mailed code or link is accepted, and confirms it."""
+USER_STATE_DEACTIVATED: UserState.ValueType  # 3
+"""An administrator deactivated it (`is_active` is false)."""
+USER_STATE_BANNED: UserState.ValueType  # 4
+"""Banned until `banned_until`, after which it may act again."""
+USER_STATE_DELETED: UserState.ValueType  # 5
+"""Deleted softly, at `deleted_at`. This can't be undone."""
+Global___UserState: _TypeAlias = UserState  # noqa: Y015
+
 class _FactorStatus:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -67,6 +105,8 @@ class User(_message.Message):
     IDENTITIES_FIELD_NUMBER: _builtins.int
     FACTORS_FIELD_NUMBER: _builtins.int
     INVITED_AT_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    DELETED_AT_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """UUID."""
     email: _builtins.str
@@ -78,7 +118,9 @@ class User(_message.Message):
     tier: _builtins.str
     """The tier whose plan applies to the account: `free` or `api_key`."""
     is_active: _builtins.bool
-    """Whether the account may sign in and sign."""
+    """False while an administrator has deactivated the account. Whether it may act, `state` says."""
+    state: Global___UserState.ValueType
+    """Whether the account may act, when this was read. Sessions, codes and API keys are all held to it."""
     @_builtins.property
     def created_at(self) -> _timestamp_pb2.Timestamp:
         """When the account was made."""
@@ -97,7 +139,7 @@ class User(_message.Message):
 
     @_builtins.property
     def banned_until(self) -> _timestamp_pb2.Timestamp:
-        """Until when the account is banned; absent when it is not."""
+        """Until when the account is banned; absent when it is not. A time in the past: the ban is over."""
 
     @_builtins.property
     def user_metadata(self) -> _struct_pb2.Struct:
@@ -119,6 +161,10 @@ class User(_message.Message):
     def invited_at(self) -> _timestamp_pb2.Timestamp:
         """When an administrator invited the user; absent when they signed up themselves."""
 
+    @_builtins.property
+    def deleted_at(self) -> _timestamp_pb2.Timestamp:
+        """When the account was deleted softly; absent when it was not."""
+
     def __init__(
         self,
         *,
@@ -138,10 +184,12 @@ class User(_message.Message):
         identities: _abc.Iterable[Global___Identity] | None = ...,
         factors: _abc.Iterable[Global___Factor] | None = ...,
         invited_at: _timestamp_pb2.Timestamp | None = ...,
+        state: Global___UserState.ValueType = ...,
+        deleted_at: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["app_metadata", b"app_metadata", "banned_until", b"banned_until", "created_at", b"created_at", "email_confirmed_at", b"email_confirmed_at", "invited_at", b"invited_at", "last_login", b"last_login", "updated_at", b"updated_at", "user_metadata", b"user_metadata"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["app_metadata", b"app_metadata", "banned_until", b"banned_until", "created_at", b"created_at", "deleted_at", b"deleted_at", "email_confirmed_at", b"email_confirmed_at", "invited_at", b"invited_at", "last_login", b"last_login", "updated_at", b"updated_at", "user_metadata", b"user_metadata"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["app_metadata", b"app_metadata", "banned_until", b"banned_until", "created_at", b"created_at", "email", b"email", "email_confirmed_at", b"email_confirmed_at", "factors", b"factors", "id", b"id", "identities", b"identities", "invited_at", b"invited_at", "is_active", b"is_active", "last_login", b"last_login", "new_email", b"new_email", "role", b"role", "tier", b"tier", "updated_at", b"updated_at", "user_metadata", b"user_metadata"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["app_metadata", b"app_metadata", "banned_until", b"banned_until", "created_at", b"created_at", "deleted_at", b"deleted_at", "email", b"email", "email_confirmed_at", b"email_confirmed_at", "factors", b"factors", "id", b"id", "identities", b"identities", "invited_at", b"invited_at", "is_active", b"is_active", "last_login", b"last_login", "new_email", b"new_email", "role", b"role", "state", b"state", "tier", b"tier", "updated_at", b"updated_at", "user_metadata", b"user_metadata"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -141,7 +141,8 @@ class KeyRefusal(_message.Message):
     KEY_ID_FIELD_NUMBER: _builtins.int
     reason: _builtins.str
     """KEY_MALFORMED, KEY_UNKNOWN, KEY_REVOKED, KEY_EXPIRED, KEY_NETWORK (not from this address),
-    USER_INACTIVE; or KEYS_UNAVAILABLE: nothing is known of this credential right now, while others
+    USER_INACTIVE (the owner's account is banned, deactivated, deleted or unconfirmed: the message says
+    which, and until when); or KEYS_UNAVAILABLE: nothing is known of this credential right now, while others
     of the list were answered (to the caller: UNAVAILABLE, try again).
     """
     message: _builtins.str
