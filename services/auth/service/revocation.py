@@ -42,7 +42,7 @@ async def keep_denying(kit: Kit) -> None:
             while await deny_ended(kit) == _batch:
                 pass
         except Unavailable as error:
-            _log.warning("sessions that ended are denied later", cause=repr(error.__cause__))
+            _log.warning("sessions that ended are denied later", cause=error.__cause__)
             await asyncio.sleep(_rest)
         except Exception:  # noqa: BLE001  # whatever it is, sessions that end later must be denied
             _log.exception("denying sessions failed")
