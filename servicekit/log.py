@@ -9,11 +9,13 @@ code must not log secrets in the first place.
 
 from __future__ import annotations
 
+import json
 import logging
 import re
 import sys
 import threading
 from collections.abc import MutableMapping
+from contextlib import suppress
 from itertools import islice
 from typing import Any, Final, TextIO
 
@@ -137,6 +139,18 @@ class _Formatter(structlog.stdlib.ProcessorFormatter):
         return super().format(record)
 
 
+class _Handler(logging.StreamHandler[TextIO]):
+    """Says that a line could not be written, where logging would print what was to stand in it, unmasked."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802  # logging's name
+        """See `logging.Handler.handleError`."""
+        error = sys.exc_info()[1]
+        line = {"level": "error", "event": "a line of the log could not be written", "logger": record.name}
+        with suppress(Exception):
+            self.stream.write(json.dumps(line | {"cause": type(error).__name__}) + self.terminator)
+            self.flush()
+
+
 def _add_logger(_logger: object, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
     record = event["_record"]
     event["logger"], event["at"] = record.name, f"{record.module}:{record.lineno}"
@@ -183,7 +197,7 @@ def configure(service: str, level: str = "info", stream: TextIO | None = None) -
         logger_factory=structlog.stdlib.LoggerFactory(),
         cache_logger_on_first_use=False,
     )
-    handler = logging.StreamHandler(stream or sys.stdout)
+    handler = _Handler(stream or sys.stdout)
     handler.setFormatter(
         _Formatter(
             foreign_pre_chain=[*shared, _add_logger],

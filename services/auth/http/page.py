@@ -25,6 +25,7 @@ from services.auth.service import AuthService, Followed
 FORM: Final = "application/x-www-form-urlencoded"
 FIELDS: Final = 20
 """That a form may have: the button sends three."""
+READ: Final = frozenset({"token", "type", "redirect_to"})
 HEADERS: Final = {
     "cache-control": "no-store",
     # No script, no frame, nothing from elsewhere. The form's answer leads away, so it is not bound.
@@ -84,11 +85,13 @@ class Page:
 
 
 def _form(received: bytes, limits: RouteLimits) -> Body:
-    # Later names win, undecodable bytes become U+FFFD: neither can make a token good.
+    # Undecodable bytes become U+FFFD, which can't make a token good.
     try:
         pairs = parse_qs(received.decode("utf-8", "replace"), max_num_fields=FIELDS)
     except ValueError:
         raise ValidationFailed("form", f"must have at most {FIELDS} fields") from None
+    if twice := next((name for name, values in pairs.items() if len(values) > 1 and name in READ), ""):
+        raise ValidationFailed(twice, "must stand once in the form")
     found = {name: values[-1] for name, values in pairs.items()}
     limits.check_texts(found, {**limits.members, "token": limits.members["token_hash"]})
     return Body(found)

@@ -51,6 +51,12 @@ async def test_a_parameter_that_stands_twice_is_refused() -> None:
         assert answer.status_code == 400
         assert answer.json()["error_code"] == "validation_failed"
         assert "token" in answer.json()["msg"]
+    transport = httpx.ASGITransport(create_app(face(), Nobody(), Edge()), raise_app_exceptions=False)
+    async with httpx.AsyncClient(transport=transport, base_url="http://face.test/auth/v1") as client:
+        kind = {"content-type": "application/x-www-form-urlencoded"}
+        answer = await client.post("/verify", content="token=a&type=signup&token=b", headers=kind)
+    assert answer.status_code == 400
+    assert "token" in answer.json()["msg"]
 
 
 def test_the_document_has_every_served_path_and_no_other() -> None:

@@ -76,6 +76,22 @@ def test_grpc_s_word_of_a_header_that_it_can_not_decode_is_dropped(written: io.S
     assert len(lines(written)) == 1
 
 
+def test_a_line_that_can_not_be_written_is_told_of_without_what_was_in_it(
+    written: io.StringIO, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Half of a surrogate pair, as JSON can spell it, is no UTF-8: logging itself would print all of it."""
+    raw = io.BytesIO()
+    log.configure("keys", "info", io.TextIOWrapper(raw, "utf-8"))
+    log.get("t").info("failed", value=f"\ud800{CANARY}")
+    logging.getLogger("some.library").info("failed \ud800 %s", CANARY)
+    log.get("t").info("next")
+    found = [json.loads(line) for line in raw.getvalue().splitlines()]
+    assert [line["event"] for line in found] == [*["a line of the log could not be written"] * 2, "next"]
+    assert found[0]["cause"] == "UnicodeEncodeError"
+    assert CANARY not in raw.getvalue().decode()
+    assert capsys.readouterr() == ("", "")
+
+
 async def test_asyncio_s_word_of_a_task_that_failed(written: io.StringIO) -> None:
     async def fail(secret: str) -> None:
         raise ValueError(secret)
