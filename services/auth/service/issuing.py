@@ -64,7 +64,7 @@ class Issuing:
 
         The account knows the client from now on; of one that is new to it, the user gets a mail.
         """
-        kit, now = self._kit, self._kit.clock.now()
+        kit, now, before = self._kit, self._kit.clock.now(), user
         await unit.accounts.signed_in(user.id)
         # Read after that write, which locks the profile: until this is committed the state stays what it is.
         user = await unit.accounts.get(user.id)
@@ -80,7 +80,7 @@ class Issuing:
             ip=client.ip,
         )
         await unit.sessions.add(session)
-        if await self._familiar.is_new(unit, user, client):
+        if await self._familiar.is_new(unit, before, client):
             await self._tell(unit, user, client)
         await self._familiar.remember(unit, user, client, proved=False)
         await unit.audit.add("signed_in", user.id, client, method=method, session_id=str(session.id))

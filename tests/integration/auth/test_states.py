@@ -102,6 +102,8 @@ BANNED = {
     "code": "USER_BANNED",
 }
 UNCONFIRMED = {**BANNED, "password": "EMAIL_NOT_CONFIRMED", "pkce": "EMAIL_NOT_CONFIRMED", "code": "OK"}
+ENDED = {"pkce": "FLOW_STATE_NOT_FOUND", "code": "OTP_EXPIRED"}
+"""An operator who shuts an account out ends what was mailed for it, too."""
 DELETED = {
     "access token": "SESSION_REVOKED",
     "refresh token": "REFRESH_TOKEN_NOT_FOUND",
@@ -119,9 +121,9 @@ async def test_every_credential_works_while_the_account_may_act(mine: Credential
 @pytest.mark.parametrize(
     ("change", "state", "expected"),
     [
-        (changes(ban_duration="24h"), "BANNED", BANNED),
-        (changes(is_active=False), "DEACTIVATED", BANNED),
-        (changes(email_confirm=False), "UNCONFIRMED", UNCONFIRMED),
+        (changes(ban_duration="24h"), "BANNED", {**BANNED, **ENDED}),
+        (changes(is_active=False), "DEACTIVATED", {**BANNED, **ENDED}),
+        (changes(email_confirm=False), "UNCONFIRMED", {**UNCONFIRMED, **ENDED}),
         (soft_delete, "DELETED", DELETED),
     ],
     ids=["ban", "deactivation", "unconfirming", "soft deletion"],
@@ -182,7 +184,7 @@ async def test_the_end_of_a_ban_brings_back_the_password_and_no_session(mine: Cr
     await mine.world.sql.execute(
         "UPDATE auth.users SET banned_until = now() - interval '1 second' WHERE id = $1", UUID(mine.id)
     )
-    expected = {"access token": "SESSION_REVOKED", "refresh token": "SESSION_EXPIRED"}
+    expected = {"access token": "SESSION_REVOKED", "refresh token": "SESSION_EXPIRED", **ENDED}
     assert await mine.tried() == {**dict.fromkeys(BANNED, "OK"), **expected}
     await changes(ban_duration="24h")(mine)
     await changes(ban_duration="none")(mine)
@@ -201,7 +203,7 @@ async def test_a_banned_account_s_pending_codes_change_nothing(mine: Credentials
     request = auth_pb2.UpdateUserRequest(email=new)
     await world.rpc.UpdateUser(request, metadata=bearer(mine.session))
     code = await world.mailbox.code(new)
-    await changes(ban_duration="24h")(mine)
+    await by_hand("UPDATE auth.users SET banned_until = now() + interval '1 hour' WHERE id = $1")(mine)
     assert await mine.outcome(world.verify(new, code, auth_pb2.OTP_TYPE_EMAIL_CHANGE)) == "USER_BANNED"
     status = "SELECT email_change_confirm_status FROM auth.users WHERE id = $1"
     assert await world.sql.fetchval(status, UUID(mine.id)) == 0
