@@ -42,6 +42,8 @@ _trouble: Final = (
     pg.CannotConnectNowError,
     pg.ReadOnlySQLTransactionError,  # a standby that used to be the primary
     pg.LockNotAvailableError,
+    pg.DeadlockDetectedError,  # rolled back whole: the other transaction went first
+    pg.SerializationError,
     pg.InvalidCatalogNameError,  # not created yet
     pg.InvalidAuthorizationSpecificationError,
     pg.IdleInTransactionSessionTimeoutError,

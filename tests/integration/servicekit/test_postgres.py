@@ -59,6 +59,23 @@ async def test_idle_connections_are_probed(database: Database) -> None:
             assert where.getsockopt(socket.IPPROTO_TCP, option) == seconds
 
 
+async def test_who_loses_a_deadlock_may_try_again(cluster: Cluster, database: Database) -> None:
+    """The server rolls one of the two back: nothing is wrong with the request."""
+    together = asyncio.Barrier(2)
+
+    async def lock(first: int, second: int) -> None:
+        async with database.transaction() as connection:
+            await connection.execute("SELECT pg_advisory_xact_lock($1)", first)
+            await together.wait()
+            await connection.execute("SELECT pg_advisory_xact_lock($1)", second)
+
+    found = await asyncio.gather(lock(1, 2), lock(2, 1), return_exceptions=True)
+    (lost,) = [error for error in found if error is not None]
+    assert isinstance(lost, DatabaseUnavailable)
+    assert isinstance(lost.__cause__, asyncpg.DeadlockDetectedError)
+    assert lost.retry_after
+
+
 async def test_as_a_user_only_that_users_rows_are_there(database: Database) -> None:
     """Even when the statement forgets to ask for them."""
     async with database.as_user(Principal(ALICE)) as connection:
