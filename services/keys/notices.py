@@ -1,6 +1,6 @@
 """What the owners of keys are mailed, by the auth service, behind the answers of the calls that did it.
 
-A notice waits here in memory. It is lost, and counted, when too many wait, when auth stays away for all
+A notice waits here in memory. It is lost, and counted, when too many wait, of all owners or of one, when auth stays away for all
 tries, and when this process ends first: it is a help for an owner who looks at it, not a record. The
 record is the key's history.
 """
@@ -8,7 +8,7 @@ record is the key's history.
 from __future__ import annotations
 
 import asyncio
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Final
@@ -30,6 +30,8 @@ from signgate.auth.v1 import notices_pb2 as pb
 from signgate.auth.v1 import notices_pb2_grpc
 
 ROOM: Final = 1000
+ROOM_EACH: Final = 20
+"""Of one owner: nobody who makes and revokes keys all day takes the room of another's notice."""
 TRIES: Final = 4
 _timeout: Final = 2.0
 _kinds: Final[Mapping[KeyChange, pb.KeyNoticeKind.ValueType]] = {
@@ -49,19 +51,21 @@ class MailedNotices:
         self._stub = notices_pb2_grpc.NoticeServiceStub(channel)
         self._clock, self._room, self._pause = clock, room, pause
         self._waiting: deque[pb.SendKeyNoticeRequest] = deque()
+        self._owners: Counter[str] = Counter()
         self._work = asyncio.Event()
 
     def key_changed(self, kind: KeyChange, user_id: UUID, keys: Sequence[Key], client_ip: str) -> None:
         """Have the owner told that these keys were created, rotated or revoked. Returns at once."""
         if not keys:
             return
-        if len(self._waiting) >= self._room:
+        owner = str(user_id)
+        if len(self._waiting) >= self._room or self._owners[owner] >= ROOM_EACH:
             NOTICES.labels("lost").inc()
             return
         one = keys[0] if len(keys) == 1 else None
         self._waiting.append(
             pb.SendKeyNoticeRequest(
-                user_id=str(user_id),
+                user_id=owner,
                 kind=_kinds[kind],
                 key_name=one.name if one else "",
                 masked=one.masked if one else "",
@@ -70,6 +74,7 @@ class MailedNotices:
                 count=len(keys),
             )
         )
+        self._owners[owner] += 1
         self._work.set()
 
     async def run(self) -> None:
@@ -78,17 +83,26 @@ class MailedNotices:
             await self._work.wait()
             if self._waiting:
                 await self._send(self._waiting[0], TRIES)
-                self._waiting.popleft()
+                self._taken()
             else:
                 self._work.clear()
 
     async def flush(self) -> None:
         """Send what waits, each once, until one fails: for the end of the process."""
         while self._waiting:
-            if not await self._send(self._waiting.popleft(), 1):
+            if not await self._send(self._taken(), 1):
                 break
         NOTICES.labels("lost").inc(len(self._waiting))
         self._waiting.clear()
+        self._owners.clear()
+
+    def _taken(self) -> pb.SendKeyNoticeRequest:
+        """The first that waits, which waits no more."""
+        notice = self._waiting.popleft()
+        self._owners[notice.user_id] -= 1
+        if not self._owners[notice.user_id]:
+            del self._owners[notice.user_id]
+        return notice
 
     async def _send(self, notice: pb.SendKeyNoticeRequest, tries: int) -> bool:
         pause = self._pause

@@ -17,7 +17,7 @@ from servicekit.testing.clock import ManualClock
 from servicekit.testing.identity import shared
 from services.keys.domain import Key
 from services.keys.metrics import NOTICES
-from services.keys.notices import TRIES, MailedNotices
+from services.keys.notices import ROOM, ROOM_EACH, TRIES, MailedNotices
 from signgate.auth.v1 import notices_pb2 as pb
 from signgate.auth.v1 import notices_pb2_grpc
 
@@ -151,3 +151,18 @@ async def test_no_more_wait_than_there_is_room_for_and_nothing_waits_for_auth() 
         assert counted("lost") - lost == 2
         await notices.flush()  # at the end of the process: each is tried once, until auth is away
     assert counted("lost") - lost == 5
+
+
+async def test_one_owner_takes_no_room_from_others() -> None:
+    """Someone who makes keys all day, while auth is away, does not silence the notice about another's key."""
+    async with serving() as (auth, notices):
+        for _ in range(ROOM):
+            notices.key_changed("created", USER, [key("flood")], "")
+        other = uuid4()
+        notices.key_changed("created", other, [key("stolen")], "")
+        async with sending(notices):
+            await auth.until(ROOM_EACH + 1)
+            assert [one.key_name for one in auth.asked] == ["flood"] * ROOM_EACH + ["stolen"]
+            notices.key_changed("created", USER, [key("later")], "")
+            await auth.until(ROOM_EACH + 2)
+    assert [one.key_name for one in auth.asked[ROOM_EACH:]] == ["stolen", "later"]
