@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from starlette.requests import Request
 
+from servicekit.authn import CredentialAmbiguous
 from servicekit.errors import InvalidArgument, SigngateError
 from services.signer.jobs import Wish
 
@@ -22,9 +23,15 @@ _longest_method: Final = max(map(len, METHODS))
 
 
 def metadata(request: Request) -> list[tuple[str, str]]:
-    """The headers as the credential is looked for in them; each `?apiKey=` counts as an `x-api-key`."""
+    """The headers as the credential is looked for in them; each `?apiKey=` counts as an `x-api-key`.
+
+    Raises `CredentialAmbiguous` for one beside any `authorization`, an access token too.
+    """
     given = request.query_params.multi_items()
-    return [*request.headers.items(), *(("x-api-key", value) for name, value in given if name == "apiKey")]
+    keys = [("x-api-key", value) for name, value in given if name == "apiKey" and value.strip()]
+    if keys and request.headers.get("authorization", "").strip():
+        raise CredentialAmbiguous
+    return [*request.headers.items(), *keys]
 
 
 def posted(content: bytes) -> Wish:

@@ -209,6 +209,17 @@ class TestCredentials:
             assert crashes_no_client(answer)["reason"] == "CREDENTIAL_AMBIGUOUS"
         assert not world.events.all
 
+    async def test_a_parameter_beside_an_access_token_is_refused(
+        self, face: httpx.AsyncClient, world: World
+    ) -> None:
+        """S25. Supabase's clients send their token beside a header: no client does so beside the parameter."""
+        key, headers = world.key()[0], {"Authorization": f"Bearer {world.token(uuid4())}"}
+        answer = await face.get(f"/webcast/rate_limits?apiKey={key}", headers=headers)
+        assert answer.status_code == 401
+        assert crashes_no_client(answer)["reason"] == "CREDENTIAL_AMBIGUOUS"
+        answer = await face.get("/webcast/rate_limits", headers={"X-Api-Key": key, **headers})
+        assert answer.status_code == 200
+
     async def test_an_access_token(self, face: httpx.AsyncClient, world: World) -> None:
         token = world.token(uuid4())
         answer = await face.post("/webcast/sign_url", json=BODY, headers={"Authorization": f"Bearer {token}"})
