@@ -130,6 +130,16 @@ def key(found: Key, now: datetime) -> keys_pb2.Key:
     return message
 
 
+def found_key(found: Key, now: datetime) -> keys_pb2.Key:
+    """A key as someone sees it who found it: which key, and that it has ended. Nothing that its owner wrote."""
+    whole = key(found, now)
+    message = keys_pb2.Key(id=whole.id, masked=whole.masked, status=whole.status)
+    for name in ("created_at", "expires_at", "revoked_at"):
+        if whole.HasField(name):
+            getattr(message, name).CopyFrom(getattr(whole, name))
+    return message
+
+
 def event(found: Event) -> keys_pb2.KeyEvent:
     """An entry of the audit trail."""
     message = keys_pb2.KeyEvent(

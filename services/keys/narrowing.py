@@ -103,8 +103,12 @@ class Powers:
 
     def require_change(self, before: Powers, after: Powers) -> None:
         """Raise as `require` unless the change takes away only, or the changed key lies inside."""
-        if not after.scopes <= before.scopes or any(before.exceeded(after)):
+        if not before.hold(after):
             self.require(after)
+
+    def hold(self, given: Powers) -> bool:
+        """Whether `given` is inside these powers."""
+        return given.scopes <= self.scopes and not any(self.exceeded(given))
 
     def exceeded(self, given: Powers) -> Iterator[FieldViolation]:
         """Every attribute but the scopes in which `given` is not inside these powers."""

@@ -97,7 +97,8 @@ class KeysService:
     async def create(self, principal: Principal, draft: Draft, request: Repeatable | None = None) -> Made:
         """A new key, or the one that the same request made before.
 
-        Raises `ValidationFailed`, `ScopeMissing`, `WiderThanCaller`, `KeyLimit`, `IdempotencyKeyReused`.
+        Raises `ValidationFailed`, `ScopeMissing`, `WiderThanCaller`, `KeyLimit`, `IdempotencyKeyReused`, and
+        `ReauthenticationNeeded` where a key that was made before manages keys by now.
         """
         slot = self._minting.slot(principal, request)
         async with self._units.as_user(principal) as unit:
@@ -105,7 +106,7 @@ class KeysService:
             now, plan = self._clock.now(), await unit.plan()
             giver, _ = await held(unit, principal, now)
             if again is not None:
-                giver.require_again(principal, again.key)
+                self._require_again(giver, principal, again.key)
                 return again
             draft = giver.filled(draft, plan).checked(now, plan, self._engines)
             giver.require(Powers.of(draft))
@@ -130,14 +131,18 @@ class KeysService:
 
     async def update(self, principal: Principal, key_id: UUID, changes: Changes) -> Key:
         """The key with its changes made. Raises `KeyNotFound`, `KeyIsRevoked`, `KeyIsExpired`,
-        `ValidationFailed`, and `ScopeMissing` or `WiderThanCaller` where something is added.
+        `ValidationFailed`, and where something is added `ScopeMissing`, `WiderThanCaller` or, for a key that
+        manages keys, `ReauthenticationNeeded`.
         """
         async with self._units.as_user(principal) as unit:
             now = self._clock.now()
             giver, target = await held(unit, principal, now, key_id)
             old = found(target)
             new = changes.applied(old, now, await unit.plan(), self._engines)
-            giver.require_change(Powers.of(old), Powers.of(new))
+            before, after = Powers.of(old), Powers.of(new)
+            giver.require_change(before, after)
+            if not before.hold(after):
+                require_fresh_scopes(principal, new.scopes, self._clock.time())
             if new == old:
                 return old
             new = await unit.save(new)
@@ -166,7 +171,7 @@ class KeysService:
             old = found(target)
             require_fresh_scopes(principal, old.scopes, self._clock.time())
             if again is not None:
-                giver.require_again(principal, again.key)
+                self._require_again(giver, principal, again.key)
                 return again, old
             old.require_rotatable(now)
             giver.require(Powers.of(old))
@@ -222,6 +227,11 @@ class KeysService:
         key_id = presented_key(principal)
         token = self._minting.tokens.mint(key_id, given, end, self._minting.ids.uuid7())
         return token, datetime.fromtimestamp(end, UTC), given
+
+    def _require_again(self, giver: Powers, principal: Principal, key: Key) -> None:
+        """As for making the key as it is now, which its owner may have widened since."""
+        require_fresh_scopes(principal, key.scopes, self._clock.time())
+        giver.require_again(principal, key)
 
     async def events(
         self, principal: Principal, key_id: UUID, size: int, token: str

@@ -96,7 +96,7 @@ class KeysServicer(keys_pb2_grpc.KeysServiceServicer):
         caller = await self._finders.authenticate(cast("Metadata", context.invocation_metadata() or ()))
         enforce(_policies["RevokeSelf"], caller)
         key = await self._service.revoke_self(caller)
-        return pb.RevokeSelfResponse(key=messages.key(key, self._clock.now()))
+        return pb.RevokeSelfResponse(key=messages.found_key(key, self._clock.now()))
 
     async def MintToken(self, request: pb.MintTokenRequest, context: Context) -> pb.MintTokenResponse:
         credential = find_credential(cast("Metadata", context.invocation_metadata() or ()))

@@ -8,6 +8,7 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
+from google.protobuf.timestamp_pb2 import Timestamp
 from redis.asyncio import Redis
 
 from servicekit.redis import DeniedSessions
@@ -104,3 +105,62 @@ async def test_a_key_is_asked_for_its_scopes_alone(keys: Replica, ann: User) -> 
     another = pb.CreateKeyRequest(name="made by a key", scopes=MANAGER)
     made = await keys.owner.CreateKey(another, metadata=with_key(manager.secret))
     assert list(made.key.scopes) == MANAGER
+
+
+def old_session(world: World, user: User) -> User:
+    """A login whose sign-in was more than an hour ago."""
+    amr = [{"method": "password", "timestamp": int(time.time()) - 3700}]
+    return User(user.id, world.mint.token(user.id, amr=amr))
+
+
+@pytest.mark.parametrize("method", ["create", "rotate"])
+async def test_a_repeat_by_an_old_session_gives_no_key_that_manages_keys_by_now(
+    world: World, keys: Replica, ann: User, method: str
+) -> None:
+    """A kept answer is a key as it is now: the request that made it had no such scope, or its old key has none
+    any more."""
+    thief = old_session(world, ann)
+    made = await create(keys, ann, scopes=["sign"] if method == "create" else MANAGER, idempotency_key="ci")
+    scopes = pb.Scopes(scopes=MANAGER if method == "create" else ["sign"])
+
+    async def repeat(who: User) -> str:
+        if method == "create":
+            return (await create(keys, who, scopes=["sign"], idempotency_key="ci")).secret
+        request = pb.RotateKeyRequest(key_id=made.key.id, idempotency_key="turn")
+        return (await keys.owner.RotateKey(request, metadata=who.auth)).secret
+
+    first = await repeat(ann)
+    update = pb.UpdateKeyRequest(key_id=made.key.id, scopes=scopes)
+    await keys.owner.UpdateKey(update, metadata=(ann if method == "create" else thief).auth)
+    assert await refused(repeat(thief)) == "REAUTHENTICATION_NEEDED"
+    assert await repeat(ann) == first
+
+
+async def test_an_old_session_widens_no_key_that_manages_keys(
+    world: World, keys: Replica, ann: User
+) -> None:
+    """What holds a stolen key back is taken away by who knows the password. All else is as for other keys."""
+    thief = old_session(world, ann)
+    bounds = {"allowed_cidrs": ["203.0.113.0/24"], "daily_limit": 5, "per_minute": 5, "engine": "native"}
+    managing = (await create(keys, ann, scopes=MANAGER, expires_at=later(1), **bounds)).key
+    plain = (await create(keys, ann, scopes=["sign"], expires_at=later(1), **bounds)).key
+    for wider in (
+        {"clear_expires_at": True},
+        {"expires_at": later(2)},
+        {"allowed_cidrs": pb.Cidrs()},
+        {"daily_limit": 6},
+        {"per_minute": 0},
+        {"engine": ""},
+    ):
+        update = pb.UpdateKeyRequest(key_id=managing.id, **wider)
+        call = keys.owner.UpdateKey(update, metadata=thief.auth)
+        assert await refused(call) == "REAUTHENTICATION_NEEDED", wider
+        update.key_id = plain.id
+        assert await keys.owner.UpdateKey(update, metadata=thief.auth), wider
+    assert await events(keys, ann, managing.id) == ["key.created"]
+    narrower = pb.UpdateKeyRequest(key_id=managing.id, name="y", daily_limit=4, scopes=pb.Scopes(scopes=["sign"]))
+    assert await keys.owner.UpdateKey(narrower, metadata=thief.auth)
+
+
+def later(hours: int) -> Timestamp:
+    return Timestamp(seconds=int(time.time()) + hours * 3600)

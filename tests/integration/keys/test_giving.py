@@ -473,3 +473,21 @@ async def test_a_key_that_rotated_itself_can_ask_again_for_its_successor(keys: R
     minted = await keys.owner.MintToken(pb.MintTokenRequest(scopes=SCOPES), metadata=with_key(own.secret))
     by_token = keys.owner.RotateKey(request, metadata=with_key(minted.token))
     assert await refused_fields(by_token) == {"expires_at"}
+
+
+async def test_who_finds_a_key_is_told_nothing_that_its_owner_wrote(keys: Replica, ann: User) -> None:
+    """S22: a finder is a stranger. Which key it was, and that it has ended."""
+    end = stamp(LATER)
+    written = {"name": "billing of Ann", "metadata": {"customer": "Ann"}, "external_id": "ann-42"}
+    made = await create(keys, ann, allowed_cidrs=ELSEWHERE, expires_at=end, per_minute=5, **written)
+    for _ in range(2):
+        answer = await keys.owner.RevokeSelf(pb.RevokeSelfRequest(), metadata=with_key(made.secret))
+        assert answer.key.revoked_at.seconds
+        assert answer.key == pb.Key(
+            id=made.key.id,
+            masked=made.key.masked,
+            status=pb.KEY_STATUS_REVOKED,
+            created_at=made.key.created_at,
+            expires_at=end,
+            revoked_at=answer.key.revoked_at,
+        )

@@ -832,14 +832,16 @@ Global___RevokeSelfRequest: _TypeAlias = RevokeSelfRequest  # noqa: Y015
 
 @_typing.final
 class RevokeSelfResponse(_message.Message):
-    """RevokeSelfResponse is the key as it is now."""
+    """RevokeSelfResponse tells which key was revoked."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     KEY_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def key(self) -> Global___Key:
-        """The key."""
+        """The key, with only these fields: `id`, `masked`, `status`, `created_at`, `expires_at` and `revoked_at`. Someone who
+        found the key is told nothing that its owner wrote.
+        """
 
     def __init__(
         self,

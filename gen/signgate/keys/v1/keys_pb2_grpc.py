@@ -134,9 +134,10 @@ class KeysServiceServicer:
         """UpdateKey changes a key; absent members stay. It counts for every service within the time of a
         revocation. If a key calls, it may take away from any of the account's keys. A change that adds anything
         is refused unless the whole changed key is within the calling key; so no key widens itself. An expired key
-        stays expired: a new end, or none, is refused, for a logged-in user too.
+        stays expired: a new end, or none, is refused, for a logged-in user too. If a logged-in user adds anything to a
+        key with the scope `keys:manage`, the sign-in must be of the last hour, as in CreateKey.
         Errors: FAILED_PRECONDITION (KEY_REVOKED, KEY_EXPIRED), PERMISSION_DENIED (SCOPE_MISSING,
-        KEY_WIDER_THAN_CALLER), INVALID_ARGUMENT (VALIDATION_FAILED).
+        KEY_WIDER_THAN_CALLER), INVALID_ARGUMENT (VALIDATION_FAILED), UNAUTHENTICATED (REAUTHENTICATION_NEEDED).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -58,9 +58,10 @@ class KeysServiceStub:
     """UpdateKey changes a key; absent members stay. It counts for every service within the time of a
     revocation. If a key calls, it may take away from any of the account's keys. A change that adds anything
     is refused unless the whole changed key is within the calling key; so no key widens itself. An expired key
-    stays expired: a new end, or none, is refused, for a logged-in user too.
+    stays expired: a new end, or none, is refused, for a logged-in user too. If a logged-in user adds anything to a
+    key with the scope `keys:manage`, the sign-in must be of the last hour, as in CreateKey.
     Errors: FAILED_PRECONDITION (KEY_REVOKED, KEY_EXPIRED), PERMISSION_DENIED (SCOPE_MISSING,
-    KEY_WIDER_THAN_CALLER), INVALID_ARGUMENT (VALIDATION_FAILED).
+    KEY_WIDER_THAN_CALLER), INVALID_ARGUMENT (VALIDATION_FAILED), UNAUTHENTICATED (REAUTHENTICATION_NEEDED).
     """
     RotateKey: _grpc.UnaryUnaryMultiCallable[_keys_pb2.RotateKeyRequest, _keys_pb2.RotateKeyResponse]
     """RotateKey makes a successor with the same name, scopes, limits, metadata and external id. The old key works on
@@ -128,9 +129,10 @@ class KeysServiceAsyncStub(KeysServiceStub):
     """UpdateKey changes a key; absent members stay. It counts for every service within the time of a
     revocation. If a key calls, it may take away from any of the account's keys. A change that adds anything
     is refused unless the whole changed key is within the calling key; so no key widens itself. An expired key
-    stays expired: a new end, or none, is refused, for a logged-in user too.
+    stays expired: a new end, or none, is refused, for a logged-in user too. If a logged-in user adds anything to a
+    key with the scope `keys:manage`, the sign-in must be of the last hour, as in CreateKey.
     Errors: FAILED_PRECONDITION (KEY_REVOKED, KEY_EXPIRED), PERMISSION_DENIED (SCOPE_MISSING,
-    KEY_WIDER_THAN_CALLER), INVALID_ARGUMENT (VALIDATION_FAILED).
+    KEY_WIDER_THAN_CALLER), INVALID_ARGUMENT (VALIDATION_FAILED), UNAUTHENTICATED (REAUTHENTICATION_NEEDED).
     """
     RotateKey: _aio.UnaryUnaryMultiCallable[_keys_pb2.RotateKeyRequest, _keys_pb2.RotateKeyResponse]  # type: ignore[assignment]
     """RotateKey makes a successor with the same name, scopes, limits, metadata and external id. The old key works on
@@ -219,9 +221,10 @@ class KeysServiceServicer(metaclass=_abc_1.ABCMeta):
         """UpdateKey changes a key; absent members stay. It counts for every service within the time of a
         revocation. If a key calls, it may take away from any of the account's keys. A change that adds anything
         is refused unless the whole changed key is within the calling key; so no key widens itself. An expired key
-        stays expired: a new end, or none, is refused, for a logged-in user too.
+        stays expired: a new end, or none, is refused, for a logged-in user too. If a logged-in user adds anything to a
+        key with the scope `keys:manage`, the sign-in must be of the last hour, as in CreateKey.
         Errors: FAILED_PRECONDITION (KEY_REVOKED, KEY_EXPIRED), PERMISSION_DENIED (SCOPE_MISSING,
-        KEY_WIDER_THAN_CALLER), INVALID_ARGUMENT (VALIDATION_FAILED).
+        KEY_WIDER_THAN_CALLER), INVALID_ARGUMENT (VALIDATION_FAILED), UNAUTHENTICATED (REAUTHENTICATION_NEEDED).
         """
 
     @_abc_1.abstractmethod
