@@ -113,12 +113,21 @@ async def test_a_soft_deletion_leaves_nothing_of_the_person(
     """S31. By the catalog: what a hard deletion takes goes, but for sessions, which keep no address."""
     auth = await connect("signgate_auth")
     await admin.execute(
-        "UPDATE auth.users SET encrypted_password = 'hash', email_change = 'next@example.com',"
+        "UPDATE auth.users SET encrypted_password = 'argon2', email_change = 'next@example.com',"
         ' raw_user_meta_data = \'{"name": "Alice"}\', raw_app_meta_data = \'{"note": "Alice"}\''
     )
     await admin.execute("UPDATE auth.sessions SET ip = '203.0.113.7', user_agent = 'Alice'' browser'")
     await admin.execute("UPDATE users SET display_name = 'Alice', last_login = now()")
-    audit = await admin.fetchval("SELECT count(*) FROM key_audit WHERE user_id = $1", alice.id)
+    ended = "INSERT INTO api_keys (user_id, key_hash, name) VALUES ($1, 'ended', 'old') RETURNING id"
+    ended_key = await admin.fetchval(ended, alice.id)
+    await admin.execute(
+        "UPDATE api_keys SET name = 'Alice at work', metadata = '{\"owner\": \"Alice\"}', external_id = 'alice-7',"
+        " cidrs = '{203.0.113.7/32}' WHERE user_id = $1",
+        alice.id,
+    )
+    await admin.execute("UPDATE api_keys SET is_active = false WHERE id = $1", ended_key)
+    ended_at = await admin.fetchval("SELECT revoked_at FROM api_keys WHERE id = $1", ended_key)
+    audit = await admin.fetchval("SELECT count(*) FROM key_audit WHERE api_key_id = $1", alice.key)
     kept = {"users", "api_keys", "key_audit", "usage_logs", "usage_hours", "usage_days", "quota_usage",
             "api_key_quota_usage", "user_plan_overrides", "auth.users", "auth.audit_log",
             "auth.sessions"}  # fmt: skip
@@ -143,16 +152,21 @@ async def test_a_soft_deletion_leaves_nothing_of_the_person(
     whole = await admin.fetch(
         "SELECT to_jsonb(u)::text AS text FROM auth.users u WHERE id = $1"
         " UNION ALL SELECT to_jsonb(u)::text FROM users u WHERE id = $1"
-        " UNION ALL SELECT to_jsonb(s)::text FROM auth.sessions s WHERE user_id = $1",
+        " UNION ALL SELECT to_jsonb(s)::text FROM auth.sessions s WHERE user_id = $1"
+        " UNION ALL SELECT to_jsonb(k)::text FROM api_keys k WHERE user_id = $1"
+        " UNION ALL SELECT to_jsonb(a)::text FROM key_audit a WHERE user_id = $1",
         alice.id,
     )
-    assert len(whole) == 3
+    assert len(whole) > 3 + 2
     for row in whole:
-        for trace in ("alice", "Alice", "hash", "next@", "203.0.113"):
+        for trace in ("alice", "Alice", "argon2", "next@", "203.0.113"):
             assert trace not in row["text"]
     assert await state(admin, alice.id) == "deleted"
     assert await admin.fetchval("SELECT revoked_at FROM api_keys WHERE id = $1", alice.key)
-    assert await admin.fetchval("SELECT count(*) FROM key_audit WHERE user_id = $1", alice.id) == audit + 1
+    assert await admin.fetchval("SELECT revoked_at FROM api_keys WHERE id = $1", ended_key) == ended_at
+    trail = "SELECT count(*) FROM key_audit WHERE api_key_id = $1"
+    assert await admin.fetchval(trail, alice.key) == audit + 1
+    assert await admin.fetchval("SELECT name FROM api_keys WHERE id = $1", bob.key) != "deleted"
     # Once is enough; the address is free, and a hard deletion takes the rest.
     assert not await auth.fetchval("SELECT auth.forget_user($1, 'again@users.invalid')", alice.id)
     assert not await auth.fetchval("SELECT auth.forget_user($1, 'no@users.invalid')", uuid4())
