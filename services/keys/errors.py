@@ -28,6 +28,8 @@ Refusals of presented credentials are no errors of the service: they are answers
 from __future__ import annotations
 
 from collections.abc import Iterable
+from itertools import islice
+from typing import Final
 
 from servicekit.errors import (
     FailedPrecondition,
@@ -41,11 +43,15 @@ from servicekit.errors import (
 )
 
 
+MAX_VIOLATIONS: Final = 20
+"""As many as `servicekit.rpc.bounds` names: an error travels in headers, which have their own limits."""
+
+
 class ValidationFailed(InvalidArgument):
-    """Some members are wrong; each is named."""
+    """Some members are wrong; each is named, up to `MAX_VIOLATIONS`."""
 
     def __init__(self, violations: Iterable[FieldViolation]) -> None:
-        found = tuple(violations)
+        found = tuple(islice(violations, MAX_VIOLATIONS))
         super().__init__("; ".join(f"{v.field}: {v.description}" for v in found), violations=found)
 
 

@@ -51,7 +51,7 @@ def checked_search(
         if not equals:
             problems.append(FieldViolation(field, "must read name=value"))
         elif name in metadata:
-            problems.append(FieldViolation(field, f"{name} is named before"))
+            problems.append(FieldViolation(field, "names a pair that stands before it"))
         else:
             metadata[name] = value
             check_pair(field, name, value, problems)

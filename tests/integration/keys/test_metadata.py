@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import grpc
 import pytest
 
 from servicekit.errors import InvalidArgument
 from signgate.keys.v1 import keys_pb2 as pb
+from signgate.keys.v1 import keys_pb2_grpc
 from tests.integration.keys.world import Replica, User, create, refused
 
 
@@ -173,3 +175,15 @@ async def test_a_page_token_holds_for_its_own_filters_only(keys: Replica, ann: U
         pb.ListKeysRequest(page_token="ü"),
     ):
         assert await refused(keys.owner.ListKeys(wrong, metadata=ann.auth)) == "PAGE_TOKEN_INVALID"
+
+
+async def test_an_error_about_many_pairs_reaches_every_client(keys: Replica, ann: User) -> None:
+    """It travels in headers, of which gRPC's clients take 8 KiB unless told otherwise."""
+    made, pairs = await create(keys, ann), {f"{number:064}": "\n" for number in range(64)}
+    async with grpc.aio.insecure_channel(str(keys.address)) as channel:
+        update = keys_pb2_grpc.KeysServiceStub(channel).UpdateKey
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await update(pb.UpdateKeyRequest(key_id=made.key.id, metadata=pairs), metadata=ann.auth)
+    assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    sent = sum(len(name) + len(value) + 32 for name, value in caught.value.trailing_metadata())
+    assert sent + len(caught.value.details() or "") < 8 * 1024
