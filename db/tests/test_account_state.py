@@ -121,8 +121,8 @@ async def test_a_soft_deletion_leaves_nothing_of_the_person(
     ended = "INSERT INTO api_keys (user_id, key_hash, name) VALUES ($1, 'ended', 'old') RETURNING id"
     ended_key = await admin.fetchval(ended, alice.id)
     await admin.execute(
-        "UPDATE api_keys SET name = 'Alice at work', metadata = '{\"owner\": \"Alice\"}', external_id = 'alice-7',"
-        " cidrs = '{203.0.113.7/32}' WHERE user_id = $1",
+        "UPDATE api_keys SET name = 'Alice at work', metadata = '{\"owner\": \"Alice\"}',"
+        " external_id = 'alice-7', cidrs = '{203.0.113.7/32}' WHERE user_id = $1",
         alice.id,
     )
     await admin.execute("UPDATE api_keys SET is_active = false WHERE id = $1", ended_key)

@@ -42,7 +42,6 @@ from servicekit.errors import (
     Unavailable,
 )
 
-
 MAX_VIOLATIONS: Final = 20
 """As many as `servicekit.rpc.bounds` names: an error travels in headers, which have their own limits."""
 

@@ -131,7 +131,7 @@ def key(found: Key, now: datetime) -> keys_pb2.Key:
 
 
 def found_key(found: Key, now: datetime) -> keys_pb2.Key:
-    """A key as someone sees it who found it: which key, and that it has ended. Nothing that its owner wrote."""
+    """A key as a finder sees it: which key, and that it has ended; nothing that its owner wrote."""
     whole = key(found, now)
     message = keys_pb2.Key(id=whole.id, masked=whole.masked, status=whole.status)
     for name in ("created_at", "expires_at", "revoked_at"):

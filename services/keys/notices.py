@@ -1,8 +1,8 @@
 """What the owners of keys are mailed, by the auth service, behind the answers of the calls that did it.
 
-A notice waits here in memory. It is lost, and counted, when too many wait, of all owners or of one, when auth stays away for all
-tries, and when this process ends first: it is a help for an owner who looks at it, not a record. The
-record is the key's history.
+A notice waits here in memory. It is lost, and counted, when too many wait, of all owners or of one, when auth
+stays away for all tries, and when this process ends first: it is a help for an owner who looks at it, not a
+record. The record is the key's history.
 """
 
 from __future__ import annotations

@@ -212,7 +212,7 @@ class TestCredentials:
     async def test_a_parameter_beside_an_access_token_is_refused(
         self, face: httpx.AsyncClient, world: World
     ) -> None:
-        """S25. Supabase's clients send their token beside a header: no client does so beside the parameter."""
+        """S25. Supabase's clients send their token beside a header; none sends it beside the parameter."""
         key, headers = world.key()[0], {"Authorization": f"Bearer {world.token(uuid4())}"}
         answer = await face.get(f"/webcast/rate_limits?apiKey={key}", headers=headers)
         assert answer.status_code == 401
