@@ -166,8 +166,8 @@ class KeysServiceServicer:
 
     def RevokeAllKeys(self, request, context):
         """RevokeAllKeys ends all of the caller's working keys, for good, in one step: either all are revoked or none is.
-        A key that is being created or replaced at the same moment is either refused or revoked too. Once it has answered,
-        every service refuses these keys well within a second. If the caller presents an API key, that key is revoked as
+        A key that is replaced at the same moment, or created by one of these keys, is either refused or revoked too; other
+        logins can create keys afterwards. Once it has answered, every service refuses these keys well within a second. If the caller presents an API key, that key is revoked as
         well, unless `except_key_id` names it. Errors, after which nothing is revoked: NOT_FOUND (KEY_NOT_FOUND:
         `except_key_id` names no key of the caller's), FAILED_PRECONDITION (KEY_REVOKED: it names a revoked one).
         """
