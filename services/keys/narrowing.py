@@ -89,17 +89,17 @@ class Powers:
         if violations := tuple(self.exceeded(given)):
             raise WiderThanCaller.at(violations)
 
-    def require_again(self, principal: Principal, key: Key) -> None:
+    def require_again(self, principal: Principal, key: Key, rotated: Key | None = None) -> None:
         """As `require`, for the answer to a repeated request, which made this key before.
 
-        If the caller rotated itself into the key, the grace period that ends the caller since does not count:
+        If the caller is the key that was `rotated` into it, its own end counts, not that of its grace period:
         else an answer that was lost on the way could not be asked for again.
         """
-        given = Powers.of(key)
-        itself = key.rotated_from is not None and key.rotated_from == principal.api_key_id
-        if itself and isinstance(principal, KeyPrincipal) and not principal.derived:
-            given = replace(given, ends_at=self.ends_at)
-        self.require(given)
+        powers = self
+        itself = isinstance(principal, KeyPrincipal) and not principal.derived
+        if rotated is not None and itself and rotated.id == principal.api_key_id:
+            powers = replace(self, ends_at=rotated.expires_at)
+        powers.require(Powers.of(key))
 
     def require_change(self, before: Powers, after: Powers) -> None:
         """Raise as `require` unless the change takes away only, or the changed key lies inside."""

@@ -171,7 +171,7 @@ class KeysService:
             old = found(target)
             require_fresh_scopes(principal, old.scopes, self._clock.time())
             if again is not None:
-                self._require_again(giver, principal, again.key)
+                self._require_again(giver, principal, again.key, old)
                 return again, old
             old.require_rotatable(now)
             giver.require(Powers.of(old))
@@ -228,10 +228,12 @@ class KeysService:
         token = self._minting.tokens.mint(key_id, given, end, self._minting.ids.uuid7())
         return token, datetime.fromtimestamp(end, UTC), given
 
-    def _require_again(self, giver: Powers, principal: Principal, key: Key) -> None:
+    def _require_again(
+        self, giver: Powers, principal: Principal, key: Key, rotated: Key | None = None
+    ) -> None:
         """As for making the key as it is now, which its owner may have widened since."""
         require_fresh_scopes(principal, key.scopes, self._clock.time())
-        giver.require_again(principal, key)
+        giver.require_again(principal, key, rotated)
 
     async def events(
         self, principal: Principal, key_id: UUID, size: int, token: str

@@ -473,6 +473,11 @@ async def test_a_key_that_rotated_itself_can_ask_again_for_its_successor(keys: R
     minted = await keys.owner.MintToken(pb.MintTokenRequest(scopes=SCOPES), metadata=with_key(own.secret))
     by_token = keys.owner.RotateKey(request, metadata=with_key(minted.token))
     assert await refused_fields(by_token) == {"expires_at"}
+    for change in ({"expires_at": stamp(LATER)}, {"clear_expires_at": True}):
+        update = pb.UpdateKeyRequest(key_id=first.key.id, **change)
+        await keys.owner.UpdateKey(update, metadata=ann.auth)
+        longer = keys.owner.RotateKey(request, metadata=with_key(own.secret))
+        assert await refused_fields(longer) == {"expires_at"}, change
 
 
 async def test_who_finds_a_key_is_told_nothing_that_its_owner_wrote(keys: Replica, ann: User) -> None:
