@@ -423,7 +423,9 @@ def test_what_asks_for_a_fresh_sign_in_is_refused_until_the_identity_is_confirme
     one.confirm()
     for what, act in calls.items():
         if what.split(" ", 1)[1] in ("0", "1"):
-            assert act() == "", what
+            # Codes are for accounts with a factor, and this one is to get its first here.
+            expected = "MFA_FACTOR_NOT_FOUND" if "RecoveryCodes" in what else ""
+            assert act() == expected, what
     assert reason(lambda: one.call(REVOKE, request_of(REVOKE, one))) == ""
 
 
