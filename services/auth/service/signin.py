@@ -36,21 +36,19 @@ class SignIn:
         await kit.limits.forgive(client, address, known)
         return issued
 
-    def _hidden(self, user: User) -> bool:
-        """Whether the account must look like none: with the password of a sign-up of their own, anyone could
-        otherwise tell an unconfirmed address from a confirmed one.
-        """
-        return not user.confirmed and not self._kit.rules.signup_tells_existing
-
     async def _prove(self, address: str, password: str, client: Client) -> tuple[User, bool]:
         """The account, and whether the hash of its password is to be renewed."""
         kit = self._kit
         async with kit.store.unit() as unit:
             user = await unit.accounts.by_email(address)
             claim = await unit.codes.claim(address)  # that of a sign-up whose address is not proved yet
-        stored = user.password_hash if user and user.confirmed else claim
+        if user and user.confirmed:
+            stored = user.password_hash
+        else:
+            # Where sign-ups tell nothing, one's own must not tell by its password that it was taken.
+            stored = claim if kit.rules.signup_tells_existing else None
         verdict = await kit.passwords.verify(stored, password, client.ip)
-        if user is None or not verdict.right or self._hidden(user):
+        if user is None or not verdict.right:
             # Written for unknown addresses as well: both ways do the same work.
             async with kit.store.unit() as unit:
                 await unit.audit.add("sign_in_failed", user.id if user else None, client, actor="anonymous")
