@@ -7,7 +7,8 @@ part, never as text: `http://localhost:80@evil.example/` starts with `http://loc
 |---|---|
 | `https://app.example/callback` | this address, with the same query or none |
 | `https://app.example/app/*` | every path that begins with `/app/`, with any query |
-| `http://localhost:*`, `http://localhost:*/callback` | any port |
+| `http://localhost:*` | any port and any path |
+| `http://localhost:*/callback` | any port |
 | `https://*.preview.example/*` | exactly one more label |
 | `com.example.app://login` | the link of an app |
 """
