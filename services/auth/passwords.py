@@ -161,8 +161,13 @@ def check_new_password(password: str, minimum: int, words: Iterable[str] = ()) -
     digits or signs before and four behind (`Password123!`). `characters`: a few characters repeated or in
     sequence. `context`: little more than some of `words`, such as the account's address.
     """
+    # Before the normal form, which takes the square of the length in time: marks have an order (UAX 15).
+    if len(password) > MAX_BYTES:
+        raise WeakPassword(["length"], minimum)
     plain = unicodedata.normalize("NFC", password)
-    if len(plain) < minimum or len(plain.encode("utf-8", "surrogatepass")) > MAX_BYTES:
+    if len(plain) < minimum or any(
+        len(form.encode("utf-8", "surrogatepass")) > MAX_BYTES for form in (plain, password)
+    ):
         raise WeakPassword(["length"], minimum)
     plain = plain.casefold()
     core = _trimmings.match(plain)

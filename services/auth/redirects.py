@@ -7,7 +7,8 @@ part, never as text: `http://localhost:80@evil.example/` starts with `http://loc
 |---|---|
 | `https://app.example/callback` | this address, with the same query or none |
 | `https://app.example/app/*` | every path that begins with `/app/`, with any query |
-| `http://localhost:*`, `http://localhost:*/callback` | any port |
+| `http://localhost:*` | any port and any path |
+| `http://localhost:*/callback` | any port |
 | `https://*.preview.example/*` | exactly one more label |
 | `com.example.app://login` | the link of an app |
 """
@@ -28,9 +29,11 @@ _port: Final = re.compile(r"^([a-z][a-z0-9+.-]*://(?:\[[0-9a-f:.]+\]|[^/?#@:]+))
 _any_label: Final = re.compile(r"^([a-z][a-z0-9+.-]*://)\*\.(?=[^/?#@:*.])", re.IGNORECASE)
 _scripts: Final = frozenset({"javascript", "data", "vbscript", "file", "blob", "about", "filesystem"})
 """Schemes of addresses that are not places, or that are places on the reader's own machine."""
-_hidden: Final = re.compile(r"%(?:2e|2f|5c)", re.IGNORECASE)
-"""`.`, `/` and `\\`, escaped: a server may read another path than the one that was compared."""
+_hidden: Final = re.compile(r"%(?:2e|2f|5c)|/\.\.?;", re.IGNORECASE)
+"""`.`, `/` and `\\`, escaped, and `..;`: a server may read another path than the one that was compared."""
 _schemes_with_a_host: Final = frozenset({"http", "https"})
+_relative: Final = re.compile(r"https?:(?!//)", re.IGNORECASE)
+"""Without `//` browsers take it for a path below the page that leads there, if that has the same scheme."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +63,7 @@ class Pattern:
                 " (http://localhost:*) or for the first label (https://*.app.example/*)"
             )
         url = _parsed(plain)
-        if url is None or (url.scheme in _schemes_with_a_host and not url.host):
+        if url is None or _relative.match(plain) or (url.scheme in _schemes_with_a_host and not url.host):
             raise ValueError(f"{text!r} is not a URL such as https://app.example/callback")
         if url.scheme in _scripts:
             raise ValueError(f"{text!r}: a link may not lead to {url.scheme}:")
@@ -68,8 +71,10 @@ class Pattern:
             raise ValueError(f"{text!r} must have no user name, password or fragment")
         if any_path and url.query is not None:
             raise ValueError(f"{text!r}: a path that ends with * allows any query; remove the query")
-        if any_label and "." not in (url.host or ""):
-            raise ValueError(f"{text!r} would allow every domain below a top-level domain")
+        if any_label and not _is_domain(url.host or ""):
+            raise ValueError(f"{text!r} would allow every domain below a top-level domain, or is no domain")
+        if not url.host and not url.path:
+            raise ValueError(f"{text!r} must name a place in the app, such as com.example.app://login")
         return cls(
             url.scheme,
             url.host or "",
@@ -119,9 +124,15 @@ class Redirects:
         if not (wanted.isascii() and wanted.isprintable()) or set(wanted) & set('\\"<> '):
             return False
         url = _parsed(wanted)
-        if url is None:
+        if url is None or _relative.match(wanted):
             return False
         return self._exactly.allows(url) or any(pattern.allows(url) for pattern in self._patterns)
+
+
+def _is_domain(host: str) -> bool:
+    """Whether it is one below a top-level domain, and no IP address."""
+    name, _, top = host.removesuffix(".").rpartition(".")
+    return bool(name) and not top.isdigit()
 
 
 def _parsed(text: str) -> Url | None:

@@ -34,7 +34,7 @@ RAW: Final = ("percent escapes", "brackets", "backslashes", "NULs", "spaces")
 """The texts for parts of HTTP requests, besides: their members are the contract's fields, which get all."""
 BEYOND: Final = ("distinct letters", "a domain of distinct letters", "a JWT's parts", "users in URLs")
 """The texts that are tried beyond a bound, where all are refused for their length alone or none is."""
-DEEP: Final = ("distinct letters", "percent escapes")
+DEEP: Final = ("distinct letters", "combining characters", "percent escapes")
 """The texts that are tried where each request takes a password's hash or waits for an even answer."""
 TOP: Final = 1_300_000
 """Characters of three bytes each: near the four megabytes that one message has at most."""

@@ -116,6 +116,8 @@ class Admin:
 
     async def remove(self, request: Request) -> Response:
         soft = (await body(request)).flag("should_soft_delete") or False
+        if query(request, "should_soft_delete"):  # passed over, it would be a deletion for good
+            raise ValidationFailed("should_soft_delete", "give it in the body")
         user_id = path_id(request, "user_id")
         await self._admin.remove(context.principal(), user_id, client(request), soft=soft)
         return JSONResponse({})

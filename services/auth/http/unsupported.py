@@ -71,6 +71,9 @@ UNSUPPORTED: Final[Mapping[tuple[str, str], Mapping[str, str]]] = {
         "is_active": "make the account first, then use PUT /admin/users/{id}",
         "tier": "make the account first, then use PUT /admin/users/{id}",
     },
+    ("DELETE", "/admin/users/{user_id}"): dict.fromkeys(
+        ("soft_delete", "softDelete", "shouldSoftDelete", "soft"), "give should_soft_delete"
+    ),
     ("PUT", "/admin/users/{user_id}"): _admin | {"id": "an account's id can't be changed"},
 }  # fmt: skip
 """By method and path: members, and what to do instead."""

@@ -135,7 +135,7 @@ class Issuing:
         # It waits as long as the mailed link does; once that was followed, only for `flow_ttl`.
         ends = self._kit.clock.now() + self._kit.rules.code_ttl
         flow = FlowState(self._kit.ids.uuid7(), user.id, pkce, method, ends, None)
-        await unit.flows.add(flow, redirect)
+        await unit.flows.add(flow, self._kit.rules.redirect(redirect))
         return flow.id
 
     async def code(

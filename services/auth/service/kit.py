@@ -82,9 +82,10 @@ class Rules:
     passkeys: RelyingParty = field(default_factory=RelyingParty)
     imported_hashes: ImportLimits = field(default_factory=ImportLimits)
 
-    def check_password(self, password: str, email: str) -> None:
-        """Raise `WeakPassword` for a new password that an account of this address must not have."""
-        check_new_password(password, self.password_min_length, context_words(email, *self.names))
+    def check_password(self, password: str, *emails: str) -> None:
+        """Raise `WeakPassword` for a new password that an account of these addresses must not have."""
+        words = [word for email in emails for word in context_words(email, *self.names)]
+        check_new_password(password, self.password_min_length, words)
 
     def redirect(self, wanted: str) -> str:
         """Where a link leads: see `services.auth.redirects`."""

@@ -6,7 +6,7 @@ from collections.abc import Callable, Coroutine, Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
 from services.auth.domain import Client, Json, Pending, Pkce, Purpose, User, normal_email
-from services.auth.errors import EmailExists
+from services.auth.errors import EmailExists, EmailRateLimit
 from services.auth.mail.letters import Letter
 from services.auth.service.even import EvenAnswers
 from services.auth.service.issuing import Issuing
@@ -87,11 +87,26 @@ class Otp:
         address = normal_email(email)
 
         async def work() -> None:
+            if kind == "email_change" and not await self._counted(address, client):
+                return  # what was mailed before stays good
             async with self._kit.store.unit() as unit:
                 letters = await self._again(unit, kind, address, redirect_to)
             self._kit.post(letters)
 
         await self._behind(address, client, work)
+
+    async def _counted(self, address: str, client: Client) -> bool:
+        """Count the mail to the address that an account is to have: only the one it has was counted so far,
+        and many accounts may be about to have the same. False when its limit is used up.
+        """
+        async with self._kit.store.unit() as unit:
+            user = await unit.accounts.by_email(address)
+        if user is not None and user.new_email:
+            try:
+                await self._kit.limits.hit_account("mail", client, user.new_email)
+            except EmailRateLimit:
+                return False
+        return True
 
     async def _behind(self, address: str, client: Client, work: Work) -> None:
         await self._kit.limits.hit_address("mail", client)

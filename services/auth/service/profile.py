@@ -17,6 +17,7 @@ from services.auth.errors import (
 )
 from services.auth.mail.letters import Letter
 from services.auth.service.assurance import require_rows
+from services.auth.service.even import EvenAnswers
 from services.auth.service.factors.guesses import Guesses
 from services.auth.service.familiar import Familiar
 from services.auth.service.issuing import Issuing
@@ -52,6 +53,7 @@ class Profile:
     def __init__(self, kit: Kit) -> None:
         self._kit, self._issuing, self._verify = kit, Issuing(kit), Verify(kit)
         self._familiar = Familiar(kit.store, kit.secrets, kit.clock)
+        self._even = EvenAnswers(kit.clock, kit.rules.even_answer)
 
     async def get(self, principal: Principal) -> User:
         """The caller's account. Raises `UserNotFound` once it was deleted, and as `User.require_active`."""
@@ -68,8 +70,11 @@ class Profile:
         # A change costs up to three hashes, so it is counted before the first.
         if change.password is not None or change.current_password:
             await kit.limits.hit("sign_in", client, str(user.id))
+        # Refused before anything is changed.
+        asked = change.email is not None and not change.cancel_email
+        wanted = normal_email(change.email or "") if asked else ""
         if change.password is not None:
-            kit.rules.check_password(change.password, user.email)
+            kit.rules.check_password(change.password, user.email, wanted or user.new_email)
         if change.email is not None or change.password is not None:
             await self._check_proofs(user, change, client)
         if change.password is not None:
@@ -78,8 +83,8 @@ class Profile:
             await self._change_data(user.id, change.data, client)
         if change.cancel_email:
             await self._cancel_email_change(user.id, client)
-        elif change.email is not None:
-            await self._begin_email_change(principal, user, change.email, change, client)
+        elif wanted:
+            await self._begin_email_change(principal, user, wanted, change, client)
         return await self.get(principal)
 
     async def delete(self, principal: Principal, password: str, nonce: str, client: Client) -> None:
@@ -156,20 +161,19 @@ class Profile:
             await unit.audit.add("profile_changed", user_id, client)
 
     async def _begin_email_change(
-        self, principal: Principal, user: User, email: str, change: Change, client: Client
+        self, principal: Principal, user: User, address: str, change: Change, client: Client
     ) -> None:
         """Ask both addresses, or only the new one. One that has an account is told so, and only there.
 
         Another address than the one that waits starts both halves again. The same keeps what is confirmed.
         """
         kit = self._kit
-        address = normal_email(email)
         if address == user.email:
             await self._cancel_email_change(user.id, client)
             return
         await kit.limits.hit("mail", client, address)
         await kit.limits.hit("nonce", client, str(user.id))  # strangers' mails to the current one are others
-        async with kit.store.unit() as unit:
+        async with self._even.always(), kit.store.unit() as unit:
             await self._require_rows(unit, principal)
             asked = await self._asked(unit, user.id, address)
             redirect_to = change.redirect_to

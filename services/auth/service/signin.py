@@ -42,7 +42,11 @@ class SignIn:
         async with kit.store.unit() as unit:
             user = await unit.accounts.by_email(address)
             claim = await unit.codes.claim(address)  # that of a sign-up whose address is not proved yet
-        stored = user.password_hash if user and user.confirmed else claim
+        if user and user.confirmed:
+            stored = user.password_hash
+        else:
+            # Where sign-ups tell nothing, one's own must not tell by its password that it was taken.
+            stored = claim if kit.rules.signup_tells_existing else None
         verdict = await kit.passwords.verify(stored, password, client.ip)
         if user is None or not verdict.right:
             # Written for unknown addresses as well: both ways do the same work.

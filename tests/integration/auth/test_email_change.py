@@ -11,6 +11,7 @@ import pytest
 from servicekit.clock import SystemEntropy
 from servicekit.errors import FailedPrecondition, PermissionDenied, SigngateError, Unauthenticated
 from services.auth.secrets import Secrets
+from services.auth.service.even import EvenAnswers
 from signgate.auth.v1 import admin_pb2, auth_pb2, user_pb2
 from tests.integration.auth.pkce import OWNER, THIEF, press
 from tests.integration.auth.world import PASSWORD, PEPPER, World, bearer
@@ -29,6 +30,30 @@ async def confirm(world: World, email: str, n: int) -> bool:
     token = await world.mailbox.code(email, n)
     request = auth_pb2.VerifyRequest(type=CHANGE, email=email, token=token)
     return (await world.rpc.Verify(request)).HasField("session")
+
+
+async def test_the_answer_does_not_tell_whether_the_new_address_has_an_account(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor does its time: it comes at a multiple, as answers do that could tell."""
+    held = 0
+    original = EvenAnswers._wait
+
+    async def counting(even: EvenAnswers, started: float) -> None:
+        nonlocal held
+        held += 1
+        await original(even, started)
+
+    taken, free, found = (await world.user()).user.email, world.address(), []
+    monkeypatch.setattr(EvenAnswers, "_wait", counting)
+    for new in (taken, free):
+        session, held = await world.user(), 0
+        headers = {"Authorization": f"Bearer {session.access_token}"}
+        answer = await world.auth.http.put("/user", json={"email": new}, headers=headers)
+        assert (answer.status_code, answer.json()["new_email"], held) == (200, new, 1)
+        found.append({name for name, value in answer.json().items() if value})
+    assert found[0] == found[1]
+    assert "already" in str((await world.mailbox.wait(taken, 2))["Subject"])
 
 
 async def address_of(world: World, session: user_pb2.Session) -> tuple[str, str | None]:

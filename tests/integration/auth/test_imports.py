@@ -150,3 +150,12 @@ async def test_what_clients_send_besides_is_passed_over(world: World) -> None:
     wrong = await world.auth.http.request("DELETE", path, json={"should_soft_delete": "yes"}, headers=headers)
     assert (wrong.status_code, wrong.json()["code"]) == (400, "validation_failed")
     assert (await world.auth.http.get(path, headers=headers)).json()["state"] == "active"
+
+
+async def test_a_soft_deletion_asked_for_by_the_query_is_no_deletion_for_good(world: World) -> None:
+    """S31."""
+    session, operator = await world.user(), {**NEW, **dict(bearer(world.operator()))}
+    path = f"/admin/users/{session.user.id}"
+    answer = await world.auth.http.delete(path, params={"should_soft_delete": "true"}, headers=operator)
+    assert (answer.status_code, answer.json()["code"]) == (400, "validation_failed")
+    assert (await world.auth.http.get(path, headers=operator)).status_code == 200

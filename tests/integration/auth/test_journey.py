@@ -15,6 +15,7 @@ from servicekit.errors import (
     Unauthenticated,
 )
 from signgate.auth.v1 import auth_pb2
+from tests.integration.auth.pkce import OWNER
 from tests.integration.auth.world import PASSWORD, World, bearer, claims, struct, text_of
 
 
@@ -126,6 +127,51 @@ async def test_a_weak_password_is_refused_with_the_reason(world: World, password
         await world.sign_up(world.address(), password)
     assert refused.value.reason == "WEAK_PASSWORD"
     assert refused.value.metadata["reasons"] == reason
+
+
+async def test_every_way_to_set_a_password_refuses_one_that_is_about_the_account(world: World) -> None:
+    """On all of them the words are those of the address that the account has, or is to have."""
+    session, operator = await world.user(), dict(bearer(world.operator()))
+    local, new = world.address().partition("@")[0], "somebody.else@elsewhere.test"
+    http, mine, user = world.auth.http, dict(bearer(session)), f"/admin/users/{session.user.id}"
+    about, own = f"{local}-2026", f"{session.user.email.partition('@')[0]}-2026"
+    email = f"{local}@example.com"
+    tried = [
+        await http.post("/signup", json={"email": email, "password": about}),
+        await http.post("/admin/users", json={"email": email, "password": about}, headers=operator),
+        await http.post(
+            "/admin/generate_link",
+            json={"type": "signup", "email": email, "password": about},
+            headers=operator,
+        ),
+        await http.put(user, json={"password": own}, headers=operator),
+        await http.put(user, json={"email": new, "password": "somebody-else-1"}, headers=operator),
+        await http.put("/user", json={"password": own}, headers=mine),
+        await http.put("/user", json={"email": new, "password": "somebody-else-1"}, headers=mine),
+    ]
+    for answer in tried:
+        assert answer.status_code == 422, answer.text
+        assert answer.json()["weak_password"]["reasons"] == ["context"]
+    await world.sign_in(session.user.email)
+
+
+async def test_a_change_that_is_refused_for_its_address_leaves_the_password(world: World) -> None:
+    session = await world.user()
+    body = {"email": "no address", "password": "another set of words"}
+    answer = await world.auth.http.put("/user", json=body, headers=dict(bearer(session)))
+    assert answer.status_code == 400
+    await world.sign_in(session.user.email)
+
+
+async def test_a_text_that_no_table_can_hold_is_no_server_error(world: World) -> None:
+    """A place to lead to is compared before it is kept, in a PKCE flow as well."""
+    redirect = "http://app.test/\0"
+    await world.sign_up(world.address(), redirect_to=redirect, pkce=OWNER.pkce)
+    request = auth_pb2.UpdateUserRequest(email=world.address(), redirect_to=redirect, pkce=OWNER.pkce)
+    await world.rpc.UpdateUser(request, metadata=bearer(await world.user()))
+    assert not await world.sql.fetchval(
+        "SELECT count(*) FROM auth.flow_state WHERE redirect_to IS DISTINCT FROM 'http://signgate.test'"
+    )
 
 
 async def test_a_second_sign_up_of_a_confirmed_address_looks_alike_and_changes_nothing(

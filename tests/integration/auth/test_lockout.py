@@ -281,6 +281,20 @@ async def test_mails_to_one_address_have_an_end_a_day_whoever_asks(world: World)
     assert set(asked) == {"", "OVER_EMAIL_SEND_RATE_LIMIT"}
 
 
+async def test_many_accounts_that_are_to_have_one_address_do_not_flood_it(world: World) -> None:
+    """A change's mails go to an address that the caller of `/resend` does not name; it is counted as well."""
+    target, rates = world.address(), {"rate_mail_address": "10000 per minute"}
+    async with world.replica(**rates, rate_mail_address_day="4 per day") as auth:
+        for _ in range(3):
+            session = await world.user()
+            change = auth_pb2.UpdateUserRequest(email=target)
+            await refused(auth.accounts.UpdateUser(change, metadata=AWAY + bearer(session)))
+            again = auth_pb2.ResendRequest(type=auth_pb2.OTP_TYPE_EMAIL_CHANGE, email=session.user.email)
+            for _ in range(2):
+                assert await refused(auth.accounts.Resend(again, metadata=AWAY)) == ""
+    assert len(world.mailbox.to(target)) == 4
+
+
 async def test_a_network_of_ipv6_counts_as_one(world: World) -> None:
     """S16: a /64 as an address, a /48 by a looser limit."""
     email = world.address()

@@ -162,3 +162,17 @@ async def test_every_sign_up_costs_the_same_hashes(
                 await by_http(auth, email)
                 costs[state] = counted
         assert costs == dict.fromkeys(STATES, 2)
+
+
+async def test_where_nothing_is_told_a_sign_in_tells_no_more_than_the_sign_up(world: World) -> None:
+    """S18: a stranger signs up for an address, and then in with that very password."""
+    async with world.replica(signup_tells_existing=False) as auth:
+        answers = {}
+        for state in STATES:
+            email = await prepared(world, auth, state)
+            await by_http(auth, email)
+            own = {"email": email, "password": PASSWORD if state != "confirmed" else "a stranger's own words"}
+            answer = await auth.http.post("/token", params={"grant_type": "password"}, json=own)
+            answers[state] = (answer.status_code, answer.json())
+        assert all(answer == answers["confirmed"] for answer in answers.values())
+        assert answers["confirmed"][1]["error_code"] == "invalid_credentials"

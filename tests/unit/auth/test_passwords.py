@@ -186,6 +186,14 @@ def test_length_counts_characters_below_and_bytes_above(password: str) -> None:
     assert refused.value.metadata["reasons"] == "length"
 
 
+def test_what_is_too_long_is_not_brought_into_a_normal_form(monkeypatch: pytest.MonkeyPatch) -> None:
+    """S1: sorting 30,000 marks takes seconds, in which the service answers no other caller."""
+    monkeypatch.setattr("services.auth.passwords.unicodedata", None)
+    with pytest.raises(WeakPassword) as refused:
+        check_new_password("a" + "\u0301\u0316" * 15_000, 8)
+    assert refused.value.metadata["reasons"] == "length"
+
+
 async def test_one_address_leaves_places_for_others(hasher: SlowHasher) -> None:
     """A stranger who signs in all the time must not keep owners out."""
     passwords = Passwords(hasher, threads=1, queue=15, max_wait=1000.0, jitter=lambda: 0.5)

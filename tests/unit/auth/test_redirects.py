@@ -61,6 +61,10 @@ def test_links_lead_where_the_deployment_says(wanted: str) -> None:
         "//evil.test",
         "https:evil.test",
         "https:///evil.test",
+        "https:app.test/",
+        "https:/app.test/",
+        "HTTPS:app.test/",
+        "https://app.test/a/..;/b",
         "https://app.test/\r\nSet-Cookie: a=b",
         "https://app.test/\\@evil.test",
         "https://evil.test\\@app.test/",
@@ -147,6 +151,11 @@ def test_dot_segments_are_resolved_before_the_comparison() -> None:
         "javascript:alert(1)",
         "data:text/html,x",
         "https://app.test:99999/",
+        "https:app.test/*",
+        "https://*.com./*",
+        "https://*.1.2.3.4/*",
+        "myapp://",
+        "myapp://*",
     ],
 )
 def test_a_bad_pattern_stops_the_start(pattern: str) -> None:

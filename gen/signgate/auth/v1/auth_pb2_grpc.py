@@ -183,7 +183,8 @@ class AuthServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def SignIn(self, request, context):
-        """SignIn signs in with address and password, and records the login.
+        """SignIn signs in with address and password, and records the login. Where all sign-ups are answered alike, an
+        account whose address is not confirmed is answered as one that does not exist.
         Errors: UNAUTHENTICATED (INVALID_CREDENTIALS), FAILED_PRECONDITION (EMAIL_NOT_CONFIRMED),
         PERMISSION_DENIED (USER_BANNED).
         """

@@ -48,7 +48,8 @@ class AuthServiceStub:
     Errors: INVALID_ARGUMENT (VALIDATION_FAILED, WEAK_PASSWORD), FAILED_PRECONDITION (SIGNUP_DISABLED).
     """
     SignIn: _grpc.UnaryUnaryMultiCallable[_auth_pb2.SignInRequest, _auth_pb2.SignInResponse]
-    """SignIn signs in with address and password, and records the login.
+    """SignIn signs in with address and password, and records the login. Where all sign-ups are answered alike, an
+    account whose address is not confirmed is answered as one that does not exist.
     Errors: UNAUTHENTICATED (INVALID_CREDENTIALS), FAILED_PRECONDITION (EMAIL_NOT_CONFIRMED),
     PERMISSION_DENIED (USER_BANNED).
     """
@@ -174,7 +175,8 @@ class AuthServiceAsyncStub(AuthServiceStub):
     Errors: INVALID_ARGUMENT (VALIDATION_FAILED, WEAK_PASSWORD), FAILED_PRECONDITION (SIGNUP_DISABLED).
     """
     SignIn: _aio.UnaryUnaryMultiCallable[_auth_pb2.SignInRequest, _auth_pb2.SignInResponse]  # type: ignore[assignment]
-    """SignIn signs in with address and password, and records the login.
+    """SignIn signs in with address and password, and records the login. Where all sign-ups are answered alike, an
+    account whose address is not confirmed is answered as one that does not exist.
     Errors: UNAUTHENTICATED (INVALID_CREDENTIALS), FAILED_PRECONDITION (EMAIL_NOT_CONFIRMED),
     PERMISSION_DENIED (USER_BANNED).
     """
@@ -309,7 +311,8 @@ class AuthServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _auth_pb2.SignInRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_auth_pb2.SignInResponse, _abc.Awaitable[_auth_pb2.SignInResponse]]:
-        """SignIn signs in with address and password, and records the login.
+        """SignIn signs in with address and password, and records the login. Where all sign-ups are answered alike, an
+        account whose address is not confirmed is answered as one that does not exist.
         Errors: UNAUTHENTICATED (INVALID_CREDENTIALS), FAILED_PRECONDITION (EMAIL_NOT_CONFIRMED),
         PERMISSION_DENIED (USER_BANNED).
         """
