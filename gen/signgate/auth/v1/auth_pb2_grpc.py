@@ -372,7 +372,8 @@ class AuthServiceServicer:
 
     def UnenrollFactor(self, request, context):
         """UnenrollFactor removes a factor. The sessions that it raised are at `aal1` from then on, this one too, and
-        every service knows it at once. Refresh the session afterwards.
+        every service knows it at once. Refresh the session afterwards. Errors: UNAUTHENTICATED (INSUFFICIENT_AAL,
+        REAUTHENTICATION_NEEDED).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -149,7 +149,8 @@ class AuthServiceStub:
     """
     UnenrollFactor: _grpc.UnaryUnaryMultiCallable[_auth_pb2.UnenrollFactorRequest, _auth_pb2.UnenrollFactorResponse]
     """UnenrollFactor removes a factor. The sessions that it raised are at `aal1` from then on, this one too, and
-    every service knows it at once. Refresh the session afterwards.
+    every service knows it at once. Refresh the session afterwards. Errors: UNAUTHENTICATED (INSUFFICIENT_AAL,
+    REAUTHENTICATION_NEEDED).
     """
     GetJwks: _grpc.UnaryUnaryMultiCallable[_auth_pb2.GetJwksRequest, _auth_pb2.GetJwksResponse]
     """GetJwks returns the public keys that access tokens are verified with, as a JWK Set."""
@@ -275,7 +276,8 @@ class AuthServiceAsyncStub(AuthServiceStub):
     """
     UnenrollFactor: _aio.UnaryUnaryMultiCallable[_auth_pb2.UnenrollFactorRequest, _auth_pb2.UnenrollFactorResponse]  # type: ignore[assignment]
     """UnenrollFactor removes a factor. The sessions that it raised are at `aal1` from then on, this one too, and
-    every service knows it at once. Refresh the session afterwards.
+    every service knows it at once. Refresh the session afterwards. Errors: UNAUTHENTICATED (INSUFFICIENT_AAL,
+    REAUTHENTICATION_NEEDED).
     """
     GetJwks: _aio.UnaryUnaryMultiCallable[_auth_pb2.GetJwksRequest, _auth_pb2.GetJwksResponse]  # type: ignore[assignment]
     """GetJwks returns the public keys that access tokens are verified with, as a JWK Set."""
@@ -536,7 +538,8 @@ class AuthServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_auth_pb2.UnenrollFactorResponse, _abc.Awaitable[_auth_pb2.UnenrollFactorResponse]]:
         """UnenrollFactor removes a factor. The sessions that it raised are at `aal1` from then on, this one too, and
-        every service knows it at once. Refresh the session afterwards.
+        every service knows it at once. Refresh the session afterwards. Errors: UNAUTHENTICATED (INSUFFICIENT_AAL,
+        REAUTHENTICATION_NEEDED).
         """
 
     @_abc_1.abstractmethod
