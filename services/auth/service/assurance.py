@@ -14,7 +14,7 @@ from uuid import UUID
 
 from servicekit.principal import Principal
 from services.auth.domain import Session, User
-from services.auth.errors import InsufficientAal
+from services.auth.errors import InsufficientAal, SessionExpired
 from services.auth.service.kit import Kit
 
 if TYPE_CHECKING:
@@ -41,14 +41,16 @@ async def lower_sessions(kit: Kit, unit: Unit, user_id: UUID, factor_id: UUID) -
 
 
 async def require_rows(unit: Unit, principal: Principal, user: User) -> None:
-    """What the policy asked of the token, by the rows: a factor may have been added or removed since.
+    """What was asked of the token, by the rows: since then the session may have ended, and a factor may have
+    been added or removed.
 
-    Raises `InsufficientAal`. The caller holds the account's lock.
+    Raises `SessionExpired`, `InsufficientAal`. The caller holds the account's lock, as whoever ends the
+    account's other sessions does.
     """
-    if not user.has_factor:
-        return
     session = await unit.sessions.get(principal.session_id) if principal.session_id else None
-    if session is None or session.aal != "aal2":
+    if session is None or session.revoked_at is not None:
+        raise SessionExpired
+    if user.has_factor and session.aal != "aal2":
         raise InsufficientAal
 
 

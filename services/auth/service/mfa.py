@@ -230,8 +230,8 @@ class Mfa:
             factor = await unit.factors.get(factor_id, user.id)
             if factor is None:
                 raise FactorNotFound
+            await require_rows(unit, principal, user)
             if factor.status == "verified":
-                await require_rows(unit, principal, user)
                 letters.append(Letter("factor_changed", user.email))
             await unit.factors.remove(factor_id, user.id)
             await lower_sessions(kit, unit, user.id, factor_id)
