@@ -188,10 +188,11 @@ class Admin:
         kit = self._kit
         async with kit.store.unit() as unit:
             user = _there(await unit.accounts.by_id(user_id, lock=True))
-            if await unit.factors.get(factor_id, user_id) is None:
+            factor = await unit.factors.get(factor_id, user_id)
+            if factor is None:
                 raise FactorNotFound
             await unit.factors.remove(factor_id, user_id)
-            await lower_sessions(kit, unit, user_id, factor_id)
+            await lower_sessions(kit, unit, factor)
             if not (await unit.accounts.get(user_id)).has_factor:
                 await unit.factors.drop_recovery_codes(user_id)
             ended = await end_sessions(kit, unit, user_id)

@@ -234,7 +234,7 @@ class Mfa:
             if factor.status == "verified":
                 letters.append(Letter("factor_changed", user.email))
             await unit.factors.remove(factor_id, user.id)
-            await lower_sessions(kit, unit, user.id, factor_id)
+            await lower_sessions(kit, unit, factor)
             if not (await unit.accounts.get(user.id)).has_factor:
                 await unit.factors.drop_recovery_codes(user.id)
             await unit.audit.add("factor_removed", user.id, client, factor_id=str(factor_id))

@@ -10,7 +10,7 @@ import pytest
 from signgate.auth.v1 import admin_pb2, auth_pb2, user_pb2
 from tests.integration.auth.test_assurance import DAY, changes, protected, reason, remove, whole
 from tests.integration.auth.test_mfa import enroll
-from tests.integration.auth.world import PASSWORD, World, bearer, claims
+from tests.integration.auth.world import PASSWORD, World, bearer, claims, struct
 
 
 async def test_a_request_that_was_let_in_just_before_its_session_ended_changes_nothing(world: World) -> None:
@@ -26,7 +26,7 @@ async def test_a_request_that_was_let_in_just_before_its_session_ended_changes_n
     tries: list[Awaitable[object]] = [
         *changes(world, thief, second),
         remove(world, left, thief),
-        world.rpc.UpdateUser(auth_pb2.UpdateUserRequest(data={"a": "b"}), metadata=who),
+        world.rpc.UpdateUser(auth_pb2.UpdateUserRequest(data=struct(a="b")), metadata=who),
         world.rpc.UpdateUser(auth_pb2.UpdateUserRequest(email=thief.user.email), metadata=who),
         world.rpc.RegenerateRecoveryCodes(auth_pb2.RegenerateRecoveryCodesRequest(), metadata=who),
         world.rpc.ConfirmIdentity(auth_pb2.ConfirmIdentityRequest(password=PASSWORD), metadata=who),
@@ -61,13 +61,14 @@ async def test_an_administrator_can_sign_out_and_has_nothing_else_of_a_user(worl
     session = await world.user()
     await make_administrator(world, session)
     admin = await world.sign_in(session.user.email)
-    for attempt in (
+    tries: list[Awaitable[object]] = [
         world.rpc.GetUser(auth_pb2.GetUserRequest(), metadata=bearer(admin)),
         world.rpc.UpdateUser(auth_pb2.UpdateUserRequest(password="another one 1"), metadata=bearer(admin)),
         world.rpc.EnrollFactor(auth_pb2.EnrollFactorRequest(factor_type="totp"), metadata=bearer(admin)),
         world.rpc.SignOut(auth_pb2.SignOutRequest(), metadata=bearer(world.operator())),
         world.rpc.ListSessions(auth_pb2.ListSessionsRequest(), metadata=bearer(world.operator())),
-    ):
+    ]
+    for attempt in tries:
         assert await reason(attempt) == "USER_REQUIRED"
     await world.rpc.SignOut(auth_pb2.SignOutRequest(), metadata=bearer(admin))
     for attempt in administration(world, admin):
@@ -129,3 +130,23 @@ async def test_a_factor_that_goes_by_sql_takes_along_what_it_raised(world: World
     assert claims(await world.refresh(owner.refresh_token))["aal"] == "aal2"
 
 
+async def test_what_a_removed_factor_proved_makes_no_session_fresh(world: World) -> None:
+    """S11. A lost phone has an old session and the authenticator; its owner removes the factor elsewhere."""
+    mine = await world.user()
+    phone = await enroll(world, mine)
+    await phone.prove(mine, phone.code(-1))
+    old = await world.aged(await world.sign_in(mine.user.email), 2 * DAY)
+    thief = (await phone.prove(old, phone.code())).session
+    owner = await world.sign_in(mine.user.email)
+    owner = (await phone.prove(owner, phone.code(1))).session
+    await remove(world, phone, owner)
+    for tokens in (thief, await world.refresh(thief.refresh_token)):
+        who = bearer(tokens)
+        tries: list[Awaitable[object]] = [
+            world.rpc.UpdateUser(auth_pb2.UpdateUserRequest(password="the thief's own"), metadata=who),
+            world.rpc.UpdateUser(auth_pb2.UpdateUserRequest(email="thief@example.com"), metadata=who),
+            world.rpc.EnrollFactor(auth_pb2.EnrollFactorRequest(factor_type="totp"), metadata=who),
+        ]
+        for attempt in tries:
+            assert await reason(attempt) == "REAUTHENTICATION_NEEDED"
+    await enroll(world, owner)  # the password was proved just now
