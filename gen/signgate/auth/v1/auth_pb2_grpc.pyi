@@ -78,7 +78,8 @@ class AuthServiceStub:
     """
     SignOut: _grpc.UnaryUnaryMultiCallable[_auth_pb2.SignOutRequest, _auth_pb2.SignOutResponse]
     """SignOut ends sessions. Their access tokens are refused by every service from then on. With GLOBAL and
-    OTHERS, the codes, links and PKCE flows that wait and a pending e-mail change end as well.
+    OTHERS, the codes, links and PKCE flows that wait, a pending e-mail change and factors that were never
+    proved end as well.
     """
     GetUser: _grpc.UnaryUnaryMultiCallable[_auth_pb2.GetUserRequest, _auth_pb2.GetUserResponse]
     """GetUser returns the caller's own account."""
@@ -131,8 +132,8 @@ class AuthServiceStub:
     count, so that someone who knows only the password cannot use it up.
     Errors: INVALID_ARGUMENT (MFA_VERIFICATION_FAILED, MFA_CHALLENGE_EXPIRED), ALREADY_EXISTS
     (MFA_WEBAUTHN_CREDENTIAL_EXISTS), RESOURCE_EXHAUSTED (OVER_REQUEST_RATE_LIMIT). To make a new factor count:
-    UNAUTHENTICATED (INSUFFICIENT_AAL: the account has a factor already, and this session did not show it),
-    FAILED_PRECONDITION (REAUTHENTICATION_NEEDED: a passkey needs a sign-in of the last hour).
+    UNAUTHENTICATED (INSUFFICIENT_AAL: the account has a factor already, and this session did not show it;
+    REAUTHENTICATION_NEEDED: a passkey needs a sign-in of the last hour).
     """
     UseRecoveryCode: _grpc.UnaryUnaryMultiCallable[_auth_pb2.UseRecoveryCodeRequest, _auth_pb2.UseRecoveryCodeResponse]
     """UseRecoveryCode raises this session to `aal2` by a recovery code, which is spent. The account's owner gets a
@@ -205,7 +206,8 @@ class AuthServiceAsyncStub(AuthServiceStub):
     """
     SignOut: _aio.UnaryUnaryMultiCallable[_auth_pb2.SignOutRequest, _auth_pb2.SignOutResponse]  # type: ignore[assignment]
     """SignOut ends sessions. Their access tokens are refused by every service from then on. With GLOBAL and
-    OTHERS, the codes, links and PKCE flows that wait and a pending e-mail change end as well.
+    OTHERS, the codes, links and PKCE flows that wait, a pending e-mail change and factors that were never
+    proved end as well.
     """
     GetUser: _aio.UnaryUnaryMultiCallable[_auth_pb2.GetUserRequest, _auth_pb2.GetUserResponse]  # type: ignore[assignment]
     """GetUser returns the caller's own account."""
@@ -258,8 +260,8 @@ class AuthServiceAsyncStub(AuthServiceStub):
     count, so that someone who knows only the password cannot use it up.
     Errors: INVALID_ARGUMENT (MFA_VERIFICATION_FAILED, MFA_CHALLENGE_EXPIRED), ALREADY_EXISTS
     (MFA_WEBAUTHN_CREDENTIAL_EXISTS), RESOURCE_EXHAUSTED (OVER_REQUEST_RATE_LIMIT). To make a new factor count:
-    UNAUTHENTICATED (INSUFFICIENT_AAL: the account has a factor already, and this session did not show it),
-    FAILED_PRECONDITION (REAUTHENTICATION_NEEDED: a passkey needs a sign-in of the last hour).
+    UNAUTHENTICATED (INSUFFICIENT_AAL: the account has a factor already, and this session did not show it;
+    REAUTHENTICATION_NEEDED: a passkey needs a sign-in of the last hour).
     """
     UseRecoveryCode: _aio.UnaryUnaryMultiCallable[_auth_pb2.UseRecoveryCodeRequest, _auth_pb2.UseRecoveryCodeResponse]  # type: ignore[assignment]
     """UseRecoveryCode raises this session to `aal2` by a recovery code, which is spent. The account's owner gets a
@@ -383,7 +385,8 @@ class AuthServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_auth_pb2.SignOutResponse, _abc.Awaitable[_auth_pb2.SignOutResponse]]:
         """SignOut ends sessions. Their access tokens are refused by every service from then on. With GLOBAL and
-        OTHERS, the codes, links and PKCE flows that wait and a pending e-mail change end as well.
+        OTHERS, the codes, links and PKCE flows that wait, a pending e-mail change and factors that were never
+        proved end as well.
         """
 
     @_abc_1.abstractmethod
@@ -496,8 +499,8 @@ class AuthServiceServicer(metaclass=_abc_1.ABCMeta):
         count, so that someone who knows only the password cannot use it up.
         Errors: INVALID_ARGUMENT (MFA_VERIFICATION_FAILED, MFA_CHALLENGE_EXPIRED), ALREADY_EXISTS
         (MFA_WEBAUTHN_CREDENTIAL_EXISTS), RESOURCE_EXHAUSTED (OVER_REQUEST_RATE_LIMIT). To make a new factor count:
-        UNAUTHENTICATED (INSUFFICIENT_AAL: the account has a factor already, and this session did not show it),
-        FAILED_PRECONDITION (REAUTHENTICATION_NEEDED: a passkey needs a sign-in of the last hour).
+        UNAUTHENTICATED (INSUFFICIENT_AAL: the account has a factor already, and this session did not show it;
+        REAUTHENTICATION_NEEDED: a passkey needs a sign-in of the last hour).
         """
 
     @_abc_1.abstractmethod
