@@ -39,6 +39,7 @@ from tests.decisions import DECISIONS, FULL, asks_users, methods, name_of, polic
 from tests.e2e.conftest import Account, make_account
 
 REVOKE = "keys.v1.KeysService/RevokeKey"
+REVOKE_ALL = "keys.v1.KeysService/RevokeAllKeys"
 CREATE = "keys.v1.KeysService/CreateKey"
 MANAGER = ["keys:manage", "sign"]
 NEW_PASSWORD = "quite another 7 bottles"
@@ -347,7 +348,12 @@ def test_the_accounts_http_face_asks_for_no_more(owner: Person, verb: str, path:
 def test_with_both_factors_each_of_them_is_let_through(running: Running) -> None:
     """Or else the refusals above would prove nothing."""
     one = protected(running)
-    last = [REVOKE, "auth.v1.AuthService/UnenrollFactor", "auth.v1.AuthService/DeleteUser"]
+    last = [
+        REVOKE,
+        REVOKE_ALL,
+        "auth.v1.AuthService/UnenrollFactor",
+        "auth.v1.AuthService/DeleteUser",
+    ]
     for name in [*(name for name in PROTECTED if name not in last), *last]:
         request = request_of(name, one)
         assert reason(lambda: one.call(name, request)) == "", name  # noqa: B023  # called at once
@@ -373,6 +379,7 @@ def stale_calls(one: Person, manager: str) -> dict[str, Callable[[], str]]:
             auth_pb2.UpdateUserRequest(email="new@example.com"),
             auth_pb2.UpdateUserRequest(password=NEW_PASSWORD),
         ),
+        "auth.v1.AuthService/UnenrollFactor": (auth_pb2.UnenrollFactorRequest(factor_id=one.factor_id),),
     }
     asking = {name for name, decision in DECISIONS.items() if decision.max_age or decision.fresh}
     assert made.keys() == asking | {"keys.v1.KeysService/RotateKey"}
@@ -396,7 +403,7 @@ def faces(one: Person, name: str, request: Message) -> dict[str, Callable[[], st
 
 
 def test_what_asks_for_a_fresh_sign_in_is_refused_until_the_identity_is_confirmed(running: Running) -> None:
-    one = person(running)
+    one = protected(running)
     manager = one.call(
         "keys.v1.KeysService/CreateKey", keys_pb2.CreateKeyRequest(name="manager", scopes=MANAGER)
     ).key.id
@@ -407,7 +414,7 @@ def test_what_asks_for_a_fresh_sign_in_is_refused_until_the_identity_is_confirme
         assert act() == "REAUTHENTICATION_NEEDED", what
     assert state(one) == before
     for name in sorted(DECISIONS):
-        if name.startswith("auth.v1.AuthService/") or name == REVOKE or f"{name} 0" in calls:
+        if name.startswith("auth.v1.AuthService/") or name in (REVOKE, REVOKE_ALL) or f"{name} 0" in calls:
             continue
         # Nothing else asks how old the sign-in is.
         assert reason(lambda: one.call(name, request_of(name, one))) != "REAUTHENTICATION_NEEDED", name  # noqa: B023
@@ -417,7 +424,8 @@ def test_what_asks_for_a_fresh_sign_in_is_refused_until_the_identity_is_confirme
     for what, act in calls.items():
         if what.split(" ", 1)[1] in ("0", "1"):
             assert act() == "", what
-    assert reason(lambda: one.call(REVOKE, request_of(REVOKE, one))) == ""
+    for name in (REVOKE, REVOKE_ALL):
+        assert reason(lambda: one.call(name, request_of(name, one))) == "", name  # noqa: B023  # called at once
 
 
 def test_a_key_may_manage_keys_without_any_sign_in(running: Running) -> None:
