@@ -24,6 +24,7 @@ from services.auth.errors import EmailExists, FactorNotFound, UserDeleted, UserN
 from services.auth.hash_formats import checked
 from services.auth.mail.letters import Letter
 from services.auth.service.assurance import lower_sessions
+from services.auth.service.factors.guesses import Guesses
 from services.auth.service.issuing import Issuing
 from services.auth.service.kit import Kit, metadata, storable
 from services.auth.service.pending import administered, adopted, drop_email_change
@@ -159,6 +160,8 @@ class Admin:
                 ended = await end_sessions(kit, unit, user_id)
             await self._note(unit, principal, "modified", user_id, client, members=sorted(values))
         await kit.deny(ended)
+        if "password_hash" in values:
+            await Guesses(kit).forget(user_id)
         return changed
 
     async def remove(
