@@ -150,3 +150,24 @@ async def test_what_a_removed_factor_proved_makes_no_session_fresh(world: World)
         for attempt in tries:
             assert await reason(attempt) == "REAUTHENTICATION_NEEDED"
     await enroll(world, owner)  # the password was proved just now
+
+
+@pytest.mark.parametrize("method", ["confirm", "factor", "recovery"])
+async def test_a_session_past_its_end_is_given_no_new_tokens(world: World, method: str) -> None:
+    """Its last access token outlives it by an hour, and must not be exchanged for others."""
+    session = await world.user()
+    phone = await enroll(world, session)
+    codes = (await phone.prove(session, phone.code(-1))).recovery_codes
+    session = await world.sign_in(session.user.email)
+    await world.sql.execute(
+        "UPDATE auth.sessions SET not_after = now() WHERE id = $1::uuid", claims(session)["session_id"]
+    )
+    who = bearer(session)
+    attempt: Awaitable[object]
+    if method == "confirm":
+        attempt = world.rpc.ConfirmIdentity(auth_pb2.ConfirmIdentityRequest(password=PASSWORD), metadata=who)
+    elif method == "factor":
+        attempt = phone.prove(session, phone.code())
+    else:
+        attempt = world.rpc.UseRecoveryCode(auth_pb2.UseRecoveryCodeRequest(code=codes[0]), metadata=who)
+    assert await reason(attempt) == "SESSION_EXPIRED"
