@@ -516,4 +516,4 @@ async def test_an_account_that_was_signed_in_to_is_no_sign_up_once_it_is_to_be_c
             change = admin_pb2.ModifyUserRequest(id=user.id, email_confirm=confirmed)
             user = (await open_to_all.admin.ModifyUser(change, metadata=admin)).user
     assert dict(user.user_metadata) == {"name": "Ann"}
-    assert await world.sign_in(email)
+    assert (await world.sign_in(email)).access_token
