@@ -72,11 +72,13 @@ class SessionState(NamedTuple):
 
     `denied`: it was revoked. `lowered`: its tokens with a lower assurance version count as `aal1` tokens; 0
     if there are none. `has_factor`: whether they count as tokens of an account with a second factor.
+    `proved_at`: for them, when the user last proved their identity by what still counts; in epoch seconds.
     """
 
     denied: bool = False
     lowered: int = 0
     has_factor: bool = True
+    proved_at: int = 0
 
 
 class Sessions(Protocol):
@@ -215,7 +217,8 @@ def held_to(principal: Principal, state: SessionState) -> Principal:
     if state.denied:
         raise SessionRevoked
     if principal.assurance_version < state.lowered:
-        return replace(principal, aal="aal1", has_factor=state.has_factor)
+        proved_at = min(principal.proved_at, state.proved_at)
+        return replace(principal, aal="aal1", has_factor=state.has_factor, proved_at=proved_at)
     return principal
 
 
@@ -236,6 +239,7 @@ def _missing() -> Unauthenticated:
 DENIED_PREFIX: Final = "session:denied:"
 """Redis key prefix of a revoked session; the key lives as long as the session's last token."""
 LOWERED_PREFIX: Final = "session:lowered:"
-"""Redis key prefix of a session whose assurance changed. The value is `<version>:<1 or 0>`: the version
-since, and whether the account has a second factor. The key lives as long as older tokens.
+"""Redis key prefix of a session whose assurance changed. The value is `<version>:<1 or 0>:<epoch seconds>`:
+the version since, whether the account has a second factor, and the newest proof that still counts. The key
+lives as long as older tokens.
 """

@@ -252,17 +252,20 @@ class DeniedSessions:
         with translated():
             await self._client.set(DENIED_PREFIX + session_id, b"1", ex=max(ttl, 1))
 
-    async def lower(self, session_id: str, version: int, ttl: int, *, has_factor: bool = True) -> None:
+    async def lower(
+        self, session_id: str, version: int, ttl: int, *, has_factor: bool = True, proved_at: int = 0
+    ) -> None:
         """Have tokens of older assurance versions count as `aal1` for `ttl` seconds, until all expire.
 
-        `has_factor`: whether the account has a second factor.
+        `has_factor`: whether the account has a second factor. They are no fresher than `proved_at`.
         """
+        value = f"{version}:{has_factor:d}:{proved_at}"
         with translated():
-            await self._client.set(LOWERED_PREFIX + session_id, f"{version}:{has_factor:d}", ex=max(ttl, 1))
+            await self._client.set(LOWERED_PREFIX + session_id, value, ex=max(ttl, 1))
 
 
 def _state(denied: bytes | None, lowered: bytes | None) -> SessionState:
     if lowered is None:
         return SessionState(denied is not None)
-    version, _, factor = lowered.partition(b":")
-    return SessionState(denied is not None, int(version), factor != b"0")
+    version, factor, proved_at = lowered.split(b":")
+    return SessionState(denied is not None, int(version), factor != b"0", int(proved_at))

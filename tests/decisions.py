@@ -57,7 +57,7 @@ DECISIONS: Final[Mapping[str, Decision]] = {
     "auth.v1.AuthService/ChallengeFactor": Decision(ANY),
     "auth.v1.AuthService/VerifyFactor": Decision(ANY),
     "auth.v1.AuthService/UseRecoveryCode": Decision(ANY),
-    "auth.v1.AuthService/UnenrollFactor": Decision(FULL),
+    "auth.v1.AuthService/UnenrollFactor": Decision(FULL, max_age=HOUR),
     "auth.v1.AuthService/GetRecoveryCodes": Decision(ANY),
     "auth.v1.AuthService/RegenerateRecoveryCodes": Decision(FULL, max_age=HOUR),
     "keys.v1.KeysService/CreateKey": Decision(FULL, fresh={"scopes": MANAGING}),

@@ -179,7 +179,10 @@ def enforce(policy: pb.Policy, principal: Principal) -> None:
     """Raise unless an authenticated principal may call a method of this policy, whatever it asks.
 
     `PermissionDenied`: `ACCESS_TOKEN_REQUIRED`, `API_KEY_REQUIRED`, `SERVICE_ROLE_REQUIRED`, `USER_REQUIRED`
-    (a service-role token is nobody's login), `SCOPE_MISSING`. `InsufficientAal`.
+    (a service-role token acts on no user's own things), `SCOPE_MISSING`. `InsufficientAal`.
+
+    An account with the service role has sessions, which an operator's token has not. It ends them, and proves
+    its second factor, as a user does, and with a second factor on it may nothing before that.
     """
     access = policy.access
     if access in OPEN:
@@ -187,7 +190,9 @@ def enforce(policy: pb.Policy, principal: Principal) -> None:
     if access == pb.ACCESS_SERVICE_ROLE:
         if not principal.is_service_role:
             raise PermissionDenied("Administrators only.", reason="SERVICE_ROLE_REQUIRED")
-    elif principal.is_service_role:
+        if principal.session_id is not None:
+            require_assurance(principal)
+    elif principal.is_service_role and not _of_the_session(policy, principal):
         raise PermissionDenied("This acts on a user's own things; sign in.", reason="USER_REQUIRED")
     elif access == pb.ACCESS_USER and principal.is_api_key:
         raise PermissionDenied("This needs a login, not an API key.", reason="ACCESS_TOKEN_REQUIRED")
@@ -197,3 +202,9 @@ def enforce(policy: pb.Policy, principal: Principal) -> None:
     # Whatever is not said to be for any assurance needs the whole of it.
     if access in USERS and policy.assurance != pb.ASSURANCE_ANY:
         require_assurance(principal)
+
+
+def _of_the_session(policy: pb.Policy, principal: Principal) -> bool:
+    """Whether a method only ends the caller's session, reads its state, or proves more for it."""
+    logins_own = policy.access == pb.ACCESS_USER and policy.assurance == pb.ASSURANCE_ANY
+    return logins_own and principal.session_id is not None

@@ -24,6 +24,7 @@ from services.auth.errors import EmailExists, FactorNotFound, UserDeleted, UserN
 from services.auth.hash_formats import checked
 from services.auth.mail.letters import Letter
 from services.auth.service.assurance import lower_sessions
+from services.auth.service.factors.guesses import Guesses
 from services.auth.service.issuing import Issuing
 from services.auth.service.kit import Kit, metadata, storable
 from services.auth.service.pending import administered, adopted, drop_email_change
@@ -159,6 +160,8 @@ class Admin:
                 ended = await end_sessions(kit, unit, user_id)
             await self._note(unit, principal, "modified", user_id, client, members=sorted(values))
         await kit.deny(ended)
+        if "password_hash" in values:
+            await Guesses(kit).forget(user_id)
         return changed
 
     async def remove(
@@ -188,10 +191,11 @@ class Admin:
         kit = self._kit
         async with kit.store.unit() as unit:
             user = _there(await unit.accounts.by_id(user_id, lock=True))
-            if await unit.factors.get(factor_id, user_id) is None:
+            factor = await unit.factors.get(factor_id, user_id)
+            if factor is None:
                 raise FactorNotFound
             await unit.factors.remove(factor_id, user_id)
-            await lower_sessions(kit, unit, user_id, factor_id)
+            await lower_sessions(kit, unit, factor)
             if not (await unit.accounts.get(user_id)).has_factor:
                 await unit.factors.drop_recovery_codes(user_id)
             ended = await end_sessions(kit, unit, user_id)

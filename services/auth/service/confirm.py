@@ -41,7 +41,9 @@ class Confirm:
             session = (
                 await unit.sessions.get(principal.session_id, lock=True) if principal.session_id else None
             )
-            if user is None or session is None or session.revoked_at is not None:
+            if user is None or session is None:
+                raise SessionExpired
+            if session.ended(kit.clock.now(), kit.rules.session_inactivity):
                 raise SessionExpired
             if not user.may_sign_in(kit.clock.now()):
                 raise UserBanned

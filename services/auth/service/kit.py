@@ -52,8 +52,12 @@ class Denials(Protocol):
         """Refuse the session's access tokens for `ttl` seconds. Raises `Unavailable`."""
         ...
 
-    async def lower(self, session_id: str, version: int, ttl: int, *, has_factor: bool) -> None:
-        """Have tokens of older assurance versions count as `aal1` for `ttl` seconds. Raises `Unavailable`."""
+    async def lower(
+        self, session_id: str, version: int, ttl: int, *, has_factor: bool, proved_at: int
+    ) -> None:
+        """Have tokens of older assurance versions count as `aal1`, and as no fresher than `proved_at`, for
+        `ttl` seconds. Raises `Unavailable`.
+        """
         ...
 
 

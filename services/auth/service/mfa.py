@@ -139,7 +139,7 @@ class Mfa:
             kit.rules.passkeys.check(rp_id, origins)
             if factor.passkey is None:
                 user = _there(await unit.accounts.by_id(principal.user_id))
-                self._proving.check_addition(user, factor, await _session(unit, principal))
+                self._proving.check_addition(user, factor, await self._session(unit, principal))
             random = kit.secrets.challenge()
             await unit.factors.challenge(challenge_id, factor_id, ends, client.ip, random)
             options = await self._proving.options(unit, factor, random)
@@ -167,7 +167,7 @@ class Mfa:
             # The account's lock first: two factors proved at once would both think themselves the first.
             user = _there(await unit.accounts.by_id(principal.user_id, lock=True))
             factor, challenge = await self._proving.challenged(unit, user, factor_id, challenge_id)
-            session = await _session(unit, principal)
+            session = await self._session(unit, principal)
             self._proving.check_addition(user, factor, session)
             try:
                 await self._proving.prove(unit, user, factor, challenge, answer, account)
@@ -209,7 +209,7 @@ class Mfa:
             hashed = kit.secrets.recovery_hash(user.id, code)
             left = await unit.factors.use_recovery_code(user.id, hashed, now) if user.has_factor else None
             if left is not None:
-                session = await _session(unit, principal)
+                session = await self._session(unit, principal)
                 issued = await self._issuing.raised(unit, user, session, "recovery_code", None)
                 await unit.audit.add("recovery_code_used", user.id, client, left=left)
                 letters.append(Letter("recovery_code_used", user.email, left=left))
@@ -230,26 +230,26 @@ class Mfa:
             factor = await unit.factors.get(factor_id, user.id)
             if factor is None:
                 raise FactorNotFound
+            await require_rows(unit, principal, user)
             if factor.status == "verified":
-                await require_rows(unit, principal, user)
                 letters.append(Letter("factor_changed", user.email))
             await unit.factors.remove(factor_id, user.id)
-            await lower_sessions(kit, unit, user.id, factor_id)
+            await lower_sessions(kit, unit, factor)
             if not (await unit.accounts.get(user.id)).has_factor:
                 await unit.factors.drop_recovery_codes(user.id)
             await unit.audit.add("factor_removed", user.id, client, factor_id=str(factor_id))
         kit.post(letters)
+
+    async def _session(self, unit: Unit, principal: Principal) -> Session:
+        """The caller's session, locked, if it may still be given tokens. Raises `SessionExpired`."""
+        kit, session_id = self._kit, principal.session_id
+        found = await unit.sessions.get(session_id, lock=True) if session_id else None
+        if found is None or found.ended(kit.clock.now(), kit.rules.session_inactivity):
+            raise SessionExpired
+        return found
 
 
 def _there(user: User | None) -> User:
     if user is None:
         raise UserNotFound
     return user
-
-
-async def _session(unit: Unit, principal: Principal) -> Session:
-    """The caller's session, locked. Raises `SessionExpired`."""
-    found = await unit.sessions.get(principal.session_id, lock=True) if principal.session_id else None
-    if found is None or found.revoked_at is not None:
-        raise SessionExpired
-    return found

@@ -41,13 +41,15 @@ async def adopted(kit: Kit, unit: Unit, user: User) -> User:
 
 
 async def drop_outstanding(unit: Unit, user: User, *, but: Sequence[Purpose] = ()) -> None:
-    """End what was mailed or begun for the account: codes, links, PKCE flows, and an e-mail change.
+    """End what was mailed or begun for the account: codes, links, PKCE flows, an e-mail change, and factors
+    that were never proved, whose secrets are known to who began them.
 
     For a new password, a new address, and an owner who ends other sessions: it may have been a thief who
     asked. `but` keeps the codes for some purposes.
     """
     await unit.codes.drop_all(user.id, but=but)
     await unit.flows.drop(user.id)
+    await unit.factors.drop_unverified(user.id)
     if user.new_email:
         await unit.accounts.change(user.id, new_email=None, email_half=None)
 

@@ -80,9 +80,9 @@ class Profile:
         if change.password is not None:
             await self._change_password(principal, user, change.password, client)
         if change.data is not None:
-            await self._change_data(user.id, change.data, client)
+            await self._change_data(principal, change.data, client)
         if change.cancel_email:
-            await self._cancel_email_change(user.id, client)
+            await self._cancel_email_change(principal, client)
         elif wanted:
             await self._begin_email_change(principal, user, wanted, change, client)
         return await self.get(principal)
@@ -146,19 +146,19 @@ class Profile:
                 raise InvalidCredentials("The current password is wrong.")
 
     @staticmethod
-    async def _require_rows(unit: Unit, principal: Principal) -> None:
+    async def _require_rows(unit: Unit, principal: Principal) -> User:
+        """The account, locked. Raises as `require_rows`."""
         user = await unit.accounts.by_id(principal.user_id, lock=True)
         if user is None:
             raise UserNotFound
         await require_rows(unit, principal, user)
+        return user
 
-    async def _change_data(self, user_id: UUID, data: Mapping[str, Any], client: Client) -> None:
+    async def _change_data(self, principal: Principal, data: Mapping[str, Any], client: Client) -> None:
         async with self._kit.store.unit() as unit:
-            user = await unit.accounts.by_id(user_id, lock=True)
-            if user is None:
-                raise UserNotFound
-            await unit.accounts.change(user_id, user_metadata=metadata(merged(user.user_metadata, data)))
-            await unit.audit.add("profile_changed", user_id, client)
+            user = await self._require_rows(unit, principal)
+            await unit.accounts.change(user.id, user_metadata=metadata(merged(user.user_metadata, data)))
+            await unit.audit.add("profile_changed", user.id, client)
 
     async def _begin_email_change(
         self, principal: Principal, user: User, address: str, change: Change, client: Client
@@ -169,7 +169,7 @@ class Profile:
         """
         kit = self._kit
         if address == user.email:
-            await self._cancel_email_change(user.id, client)
+            await self._cancel_email_change(principal, client)
             return
         await kit.limits.hit("mail", client, address)
         await kit.limits.hit("nonce", client, str(user.id))  # strangers' mails to the current one are others
@@ -206,12 +206,10 @@ class Profile:
         await unit.accounts.change(user_id, new_email=address, email_change_sent_at=self._kit.clock.now())
         return await unit.accounts.get(user_id)
 
-    async def _cancel_email_change(self, user_id: UUID, client: Client) -> None:
+    async def _cancel_email_change(self, principal: Principal, client: Client) -> None:
         """End an e-mail change that waits, if one does."""
         async with self._kit.store.unit() as unit:
-            user = await unit.accounts.by_id(user_id, lock=True)
-            if user is None:
-                raise UserNotFound
+            user = await self._require_rows(unit, principal)
             if user.new_email:
                 await drop_email_change(unit, user)
-                await unit.audit.add("email_change_cancelled", user_id, client)
+                await unit.audit.add("email_change_cancelled", user.id, client)

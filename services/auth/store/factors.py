@@ -108,10 +108,11 @@ class Factors:
             "DELETE FROM auth.mfa_factors WHERE id = $1 AND user_id = $2", factor_id, user_id
         )
 
-    async def drop_unverified(self, user_id: UUID, but: UUID) -> None:
-        """Forget enrolments that were never proved."""
+    async def drop_unverified(self, user_id: UUID, but: UUID | None = None) -> None:
+        """Forget enrolments that were never proved, but one."""
         await self._connection.execute(
-            "DELETE FROM auth.mfa_factors WHERE user_id = $1 AND status = 'unverified' AND id <> $2",
+            "DELETE FROM auth.mfa_factors WHERE user_id = $1 AND status = 'unverified'"
+            " AND id IS DISTINCT FROM $2",
             user_id,
             but,
         )

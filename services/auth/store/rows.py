@@ -39,7 +39,8 @@ USER_COLUMNS = """
     u.raw_app_meta_data, u.raw_user_meta_data, u.created_at,
     u.updated_at, p.tier, p.is_active, p.last_login,
     u.email_confirmed_at IS NULL AND u.encrypted_password IS NOT NULL
-        AND coalesce(u.password_changed_at = u.confirmation_sent_at, false) AS unproved,
+        AND coalesce(u.password_changed_at = u.confirmation_sent_at, false)
+        AND u.last_sign_in_at IS NULL AS unproved,
     (SELECT coalesce(json_agg(i ORDER BY i.created_at), '[]') FROM auth.identities i
       WHERE i.user_id = u.id) AS identities,
     (SELECT coalesce(json_agg(json_build_object(
@@ -50,7 +51,7 @@ USER_COLUMNS = """
 """What `user` reads, from `auth.users u JOIN public.users p`. A factor's secret is not in it.
 
 `unproved`: only a sign-up of the version before gives a password and asks for a confirmation in one moment;
-operators' passwords have a moment of their own.
+operators' passwords have a moment of their own. An account that was signed in to has been proved since.
 """
 
 

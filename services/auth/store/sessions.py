@@ -118,20 +118,26 @@ class Sessions:
         )
         return version
 
-    async def lower(self, user_id: UUID, factor_id: UUID | None) -> list[tuple[UUID, int]]:
-        """Lower a user's sessions that a factor had raised, or (`None`) all that were raised.
+    async def lower(self, user_id: UUID, factor_id: UUID | None, methods: Sequence[str]) -> list[Session]:
+        """Lower a user's sessions that a factor had raised, or (`None`) all; proofs by these methods go.
 
-        Returns the sessions with their new versions.
+        Returns the sessions as they are now.
         """
         found = await self._connection.fetch(
-            "UPDATE auth.sessions SET aal = 'aal1', factor_id = NULL,"
+            "UPDATE auth.sessions SET aal = 'aal1', factor_id = NULL,"  # noqa: S608  # constants
+            " amr = (SELECT coalesce(jsonb_agg(proof ORDER BY n), '[]')"
+            " FROM jsonb_array_elements(amr) WITH ORDINALITY AS proofs (proof, n)"
+            " WHERE proof ->> 'method' <> ALL($3)),"
             " assurance_version = assurance_version + 1, updated_at = now()"
-            " WHERE user_id = $1 AND aal = 'aal2' AND ($2::uuid IS NULL OR factor_id = $2)"
-            " AND revoked_at IS NULL RETURNING id, assurance_version",
+            " WHERE user_id = $1 AND revoked_at IS NULL AND CASE WHEN $2::uuid IS NULL"
+            " THEN aal = 'aal2' OR EXISTS (SELECT FROM jsonb_array_elements(amr) proof"
+            " WHERE proof ->> 'method' = ANY($3))"
+            f" ELSE aal = 'aal2' AND factor_id = $2 END RETURNING {_columns}",
             user_id,
             factor_id,
+            list(methods),
         )
-        return [(row["id"], row["assurance_version"]) for row in found]
+        return [rows.session(row) for row in found]
 
     async def prove(self, session_id: UUID, amr: Sequence[tuple[str, int]]) -> None:
         """Note a proof of identity that changes nothing else."""

@@ -11,7 +11,7 @@ from dataclasses import replace
 import pytest
 
 from servicekit.errors import InvalidArgument, ResourceExhausted
-from signgate.auth.v1 import auth_pb2, user_pb2
+from signgate.auth.v1 import admin_pb2, auth_pb2, user_pb2
 from tests.integration.auth.passkeys import enroll_key
 from tests.integration.auth.test_mfa import Phone, enroll
 from tests.integration.auth.world import World, bearer, claims, text_of
@@ -167,14 +167,21 @@ async def test_a_passkey_can_not_be_guessed_and_is_not_capped(world: World) -> N
         assert claims((await key.prove(await here.sign_in(email))).session)["aal"] == "aal2"
 
 
-async def test_a_new_password_clears_the_count(world: World) -> None:
+@pytest.mark.parametrize("by", ["owner", "operator"])
+async def test_a_new_password_clears_the_count(world: World, by: str) -> None:
     async with patient(world, rate_factor_account_day="3 per day") as here:
         email, phone, raised, _ = await protected(here)
         phone.world = here
         assert (await guess(phone, await here.sign_in(email), 4))[-1] == "OVER_REQUEST_RATE_LIMIT"
-        await here.rpc.UpdateUser(
-            auth_pb2.UpdateUserRequest(password="eleven green bottles"), metadata=bearer(raised)
-        )
+        if by == "owner":
+            await here.rpc.UpdateUser(
+                auth_pb2.UpdateUserRequest(password="eleven green bottles"), metadata=bearer(raised)
+            )
+        else:
+            await here.auth.admin.ModifyUser(
+                admin_pb2.ModifyUserRequest(id=raised.user.id, password="eleven green bottles"),
+                metadata=bearer(here.operator()),
+            )
         again = await here.sign_in(email, "eleven green bottles")
         assert claims((await phone.prove(again, phone.code())).session)["aal"] == "aal2"
 

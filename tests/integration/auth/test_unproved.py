@@ -17,7 +17,7 @@ from servicekit.testing.postgres import Database
 from services.auth.store import Store
 from signgate.auth.v1 import admin_pb2, auth_pb2, user_pb2
 from tests.integration.auth.pkce import OWNER, THIEF, press
-from tests.integration.auth.world import World, bearer, struct, text_of
+from tests.integration.auth.world import PASSWORD, World, bearer, struct, text_of
 
 VICTIM, STRANGER = "the victim's own words", "the stranger's own words"
 EVIL = {"name": "evil"}
@@ -502,3 +502,18 @@ async def test_an_unconfirmed_account_and_an_unknown_address_are_refused_alike(w
         await world.sign_in(world.address(), STRANGER)
     with pytest.raises(FailedPrecondition):
         await world.sign_in(email, VICTIM)
+
+
+async def test_an_account_that_was_signed_in_to_is_no_sign_up_once_it_is_to_be_confirmed_again(
+    world: World,
+) -> None:
+    """Its password is its owner's, though it was given when a confirmation was asked for."""
+    email, admin = world.address(), bearer(world.operator())
+    async with world.replica(auto_confirm=True) as open_to_all:
+        request = auth_pb2.SignUpRequest(email=email, password=PASSWORD, data=struct(name="Ann"))
+        user = (await open_to_all.accounts.SignUp(request)).user
+        for confirmed in (False, True):
+            change = admin_pb2.ModifyUserRequest(id=user.id, email_confirm=confirmed)
+            user = (await open_to_all.admin.ModifyUser(change, metadata=admin)).user
+    assert dict(user.user_metadata) == {"name": "Ann"}
+    assert (await world.sign_in(email)).access_token

@@ -66,8 +66,33 @@ def test_both_factors_where_there_are_two(
     assert caught.value.metadata == {"required_aal": "aal2"}
 
 
-def test_an_administrators_token_is_asked_for_neither() -> None:
+def test_an_operators_token_is_asked_for_neither() -> None:
     enforce(pb.Policy(access=pb.ACCESS_SERVICE_ROLE), ADMIN)
+
+
+def test_an_administrators_session_is_asked_for_both_factors_and_may_prove_them() -> None:
+    """S7. It is a login, and its account may have a second factor."""
+    admin = replace(PROTECTED, role="service_role")
+    policy = pb.Policy(access=pb.ACCESS_SERVICE_ROLE)
+    with pytest.raises(Unauthenticated) as caught:
+        enforce(policy, admin)
+    assert caught.value.reason == "INSUFFICIENT_AAL"
+    enforce(policy, replace(admin, aal="aal2"))
+    enforce(policy, replace(admin, has_factor=False))
+    of_session = {name for name in AUTH if reason(AUTH[name], admin, auth_pb2.UpdateUserRequest()) == ""}
+    public = {name for name, guard in AUTH.items() if guard.policy.access == pb.ACCESS_PUBLIC}
+    assert of_session - public == {
+        "SignOut",
+        "Reauthenticate",
+        "ConfirmIdentity",
+        "ListSessions",
+        "RevokeSession",
+        "ChallengeFactor",
+        "VerifyFactor",
+        "UseRecoveryCode",
+        "GetRecoveryCodes",
+    }
+    assert {reason(AUTH[name], ADMIN) for name in of_session - public} == {"USER_REQUIRED"}
 
 
 @pytest.mark.parametrize(("age", "refused"), [(0, ""), (3600, ""), (3601, "REAUTHENTICATION_NEEDED")])

@@ -244,7 +244,8 @@ class AuthServiceServicer:
 
     def SignOut(self, request, context):
         """SignOut ends sessions. Their access tokens are refused by every service from then on. With GLOBAL and
-        OTHERS, the codes, links and PKCE flows that wait and a pending e-mail change end as well.
+        OTHERS, the codes, links and PKCE flows that wait, a pending e-mail change and factors that were never
+        proved end as well.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -339,8 +340,8 @@ class AuthServiceServicer:
         count, so that someone who knows only the password cannot use it up.
         Errors: INVALID_ARGUMENT (MFA_VERIFICATION_FAILED, MFA_CHALLENGE_EXPIRED), ALREADY_EXISTS
         (MFA_WEBAUTHN_CREDENTIAL_EXISTS), RESOURCE_EXHAUSTED (OVER_REQUEST_RATE_LIMIT). To make a new factor count:
-        UNAUTHENTICATED (INSUFFICIENT_AAL: the account has a factor already, and this session did not show it),
-        FAILED_PRECONDITION (REAUTHENTICATION_NEEDED: a passkey needs a sign-in of the last hour).
+        UNAUTHENTICATED (INSUFFICIENT_AAL: the account has a factor already, and this session did not show it;
+        REAUTHENTICATION_NEEDED: a passkey needs a sign-in of the last hour).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -373,7 +374,8 @@ class AuthServiceServicer:
 
     def UnenrollFactor(self, request, context):
         """UnenrollFactor removes a factor. The sessions that it raised are at `aal1` from then on, this one too, and
-        every service knows it at once. Refresh the session afterwards.
+        every service knows it at once. Refresh the session afterwards. Errors: UNAUTHENTICATED (INSUFFICIENT_AAL,
+        REAUTHENTICATION_NEEDED).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -79,7 +79,8 @@ class AuthServiceStub:
     """
     SignOut: _grpc.UnaryUnaryMultiCallable[_auth_pb2.SignOutRequest, _auth_pb2.SignOutResponse]
     """SignOut ends sessions. Their access tokens are refused by every service from then on. With GLOBAL and
-    OTHERS, the codes, links and PKCE flows that wait and a pending e-mail change end as well.
+    OTHERS, the codes, links and PKCE flows that wait, a pending e-mail change and factors that were never
+    proved end as well.
     """
     GetUser: _grpc.UnaryUnaryMultiCallable[_auth_pb2.GetUserRequest, _auth_pb2.GetUserResponse]
     """GetUser returns the caller's own account."""
@@ -132,8 +133,8 @@ class AuthServiceStub:
     count, so that someone who knows only the password cannot use it up.
     Errors: INVALID_ARGUMENT (MFA_VERIFICATION_FAILED, MFA_CHALLENGE_EXPIRED), ALREADY_EXISTS
     (MFA_WEBAUTHN_CREDENTIAL_EXISTS), RESOURCE_EXHAUSTED (OVER_REQUEST_RATE_LIMIT). To make a new factor count:
-    UNAUTHENTICATED (INSUFFICIENT_AAL: the account has a factor already, and this session did not show it),
-    FAILED_PRECONDITION (REAUTHENTICATION_NEEDED: a passkey needs a sign-in of the last hour).
+    UNAUTHENTICATED (INSUFFICIENT_AAL: the account has a factor already, and this session did not show it;
+    REAUTHENTICATION_NEEDED: a passkey needs a sign-in of the last hour).
     """
     UseRecoveryCode: _grpc.UnaryUnaryMultiCallable[_auth_pb2.UseRecoveryCodeRequest, _auth_pb2.UseRecoveryCodeResponse]
     """UseRecoveryCode raises this session to `aal2` by a recovery code, which is spent. The account's owner gets a
@@ -150,7 +151,8 @@ class AuthServiceStub:
     """
     UnenrollFactor: _grpc.UnaryUnaryMultiCallable[_auth_pb2.UnenrollFactorRequest, _auth_pb2.UnenrollFactorResponse]
     """UnenrollFactor removes a factor. The sessions that it raised are at `aal1` from then on, this one too, and
-    every service knows it at once. Refresh the session afterwards.
+    every service knows it at once. Refresh the session afterwards. Errors: UNAUTHENTICATED (INSUFFICIENT_AAL,
+    REAUTHENTICATION_NEEDED).
     """
     GetJwks: _grpc.UnaryUnaryMultiCallable[_auth_pb2.GetJwksRequest, _auth_pb2.GetJwksResponse]
     """GetJwks returns the public keys that access tokens are verified with, as a JWK Set."""
@@ -206,7 +208,8 @@ class AuthServiceAsyncStub(AuthServiceStub):
     """
     SignOut: _aio.UnaryUnaryMultiCallable[_auth_pb2.SignOutRequest, _auth_pb2.SignOutResponse]  # type: ignore[assignment]
     """SignOut ends sessions. Their access tokens are refused by every service from then on. With GLOBAL and
-    OTHERS, the codes, links and PKCE flows that wait and a pending e-mail change end as well.
+    OTHERS, the codes, links and PKCE flows that wait, a pending e-mail change and factors that were never
+    proved end as well.
     """
     GetUser: _aio.UnaryUnaryMultiCallable[_auth_pb2.GetUserRequest, _auth_pb2.GetUserResponse]  # type: ignore[assignment]
     """GetUser returns the caller's own account."""
@@ -259,8 +262,8 @@ class AuthServiceAsyncStub(AuthServiceStub):
     count, so that someone who knows only the password cannot use it up.
     Errors: INVALID_ARGUMENT (MFA_VERIFICATION_FAILED, MFA_CHALLENGE_EXPIRED), ALREADY_EXISTS
     (MFA_WEBAUTHN_CREDENTIAL_EXISTS), RESOURCE_EXHAUSTED (OVER_REQUEST_RATE_LIMIT). To make a new factor count:
-    UNAUTHENTICATED (INSUFFICIENT_AAL: the account has a factor already, and this session did not show it),
-    FAILED_PRECONDITION (REAUTHENTICATION_NEEDED: a passkey needs a sign-in of the last hour).
+    UNAUTHENTICATED (INSUFFICIENT_AAL: the account has a factor already, and this session did not show it;
+    REAUTHENTICATION_NEEDED: a passkey needs a sign-in of the last hour).
     """
     UseRecoveryCode: _aio.UnaryUnaryMultiCallable[_auth_pb2.UseRecoveryCodeRequest, _auth_pb2.UseRecoveryCodeResponse]  # type: ignore[assignment]
     """UseRecoveryCode raises this session to `aal2` by a recovery code, which is spent. The account's owner gets a
@@ -277,7 +280,8 @@ class AuthServiceAsyncStub(AuthServiceStub):
     """
     UnenrollFactor: _aio.UnaryUnaryMultiCallable[_auth_pb2.UnenrollFactorRequest, _auth_pb2.UnenrollFactorResponse]  # type: ignore[assignment]
     """UnenrollFactor removes a factor. The sessions that it raised are at `aal1` from then on, this one too, and
-    every service knows it at once. Refresh the session afterwards.
+    every service knows it at once. Refresh the session afterwards. Errors: UNAUTHENTICATED (INSUFFICIENT_AAL,
+    REAUTHENTICATION_NEEDED).
     """
     GetJwks: _aio.UnaryUnaryMultiCallable[_auth_pb2.GetJwksRequest, _auth_pb2.GetJwksResponse]  # type: ignore[assignment]
     """GetJwks returns the public keys that access tokens are verified with, as a JWK Set."""
@@ -384,7 +388,8 @@ class AuthServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_auth_pb2.SignOutResponse, _abc.Awaitable[_auth_pb2.SignOutResponse]]:
         """SignOut ends sessions. Their access tokens are refused by every service from then on. With GLOBAL and
-        OTHERS, the codes, links and PKCE flows that wait and a pending e-mail change end as well.
+        OTHERS, the codes, links and PKCE flows that wait, a pending e-mail change and factors that were never
+        proved end as well.
         """
 
     @_abc_1.abstractmethod
@@ -497,8 +502,8 @@ class AuthServiceServicer(metaclass=_abc_1.ABCMeta):
         count, so that someone who knows only the password cannot use it up.
         Errors: INVALID_ARGUMENT (MFA_VERIFICATION_FAILED, MFA_CHALLENGE_EXPIRED), ALREADY_EXISTS
         (MFA_WEBAUTHN_CREDENTIAL_EXISTS), RESOURCE_EXHAUSTED (OVER_REQUEST_RATE_LIMIT). To make a new factor count:
-        UNAUTHENTICATED (INSUFFICIENT_AAL: the account has a factor already, and this session did not show it),
-        FAILED_PRECONDITION (REAUTHENTICATION_NEEDED: a passkey needs a sign-in of the last hour).
+        UNAUTHENTICATED (INSUFFICIENT_AAL: the account has a factor already, and this session did not show it;
+        REAUTHENTICATION_NEEDED: a passkey needs a sign-in of the last hour).
         """
 
     @_abc_1.abstractmethod
@@ -539,7 +544,8 @@ class AuthServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_auth_pb2.UnenrollFactorResponse, _abc.Awaitable[_auth_pb2.UnenrollFactorResponse]]:
         """UnenrollFactor removes a factor. The sessions that it raised are at `aal1` from then on, this one too, and
-        every service knows it at once. Refresh the session afterwards.
+        every service knows it at once. Refresh the session afterwards. Errors: UNAUTHENTICATED (INSUFFICIENT_AAL,
+        REAUTHENTICATION_NEEDED).
         """
 
     @_abc_1.abstractmethod

@@ -34,9 +34,13 @@ class _AccessEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Access.ValueTy
     ACCESS_CALLER: _Access.ValueType  # 2
     """A logged-in user's access token, or an API key; the policy's scopes are checked."""
     ACCESS_USER: _Access.ValueType  # 3
-    """A logged-in user's access token only: an API key is refused."""
+    """A logged-in user's access token only: an API key is refused. The session of an account with the role
+    `service_role` may call those with ASSURANCE_ANY: they end it, read its state or prove more for it.
+    """
     ACCESS_SERVICE_ROLE: _Access.ValueType  # 4
-    """An access token whose role is `service_role`: administrators and trusted back ends."""
+    """An access token whose role is `service_role`: administrators and trusted back ends. That of a session is at
+    `aal2` if its account has a second factor.
+    """
     ACCESS_INTERNAL: _Access.ValueType  # 5
     """Only the Signgate services that the policy lists in `callers`. The edge does not route these methods."""
     ACCESS_API_KEY: _Access.ValueType  # 6
@@ -52,9 +56,13 @@ ACCESS_PUBLIC: Access.ValueType  # 1
 ACCESS_CALLER: Access.ValueType  # 2
 """A logged-in user's access token, or an API key; the policy's scopes are checked."""
 ACCESS_USER: Access.ValueType  # 3
-"""A logged-in user's access token only: an API key is refused."""
+"""A logged-in user's access token only: an API key is refused. The session of an account with the role
+`service_role` may call those with ASSURANCE_ANY: they end it, read its state or prove more for it.
+"""
 ACCESS_SERVICE_ROLE: Access.ValueType  # 4
-"""An access token whose role is `service_role`: administrators and trusted back ends."""
+"""An access token whose role is `service_role`: administrators and trusted back ends. That of a session is at
+`aal2` if its account has a second factor.
+"""
 ACCESS_INTERNAL: Access.ValueType  # 5
 """Only the Signgate services that the policy lists in `callers`. The edge does not route these methods."""
 ACCESS_API_KEY: Access.ValueType  # 6
