@@ -198,7 +198,6 @@ def request_of(name: str, person: Person) -> Message:
         "keys.v1.KeysService/UpdateKey": lambda: keys_pb2.UpdateKeyRequest(key_id=key, name="renamed"),
         "keys.v1.KeysService/RotateKey": lambda: keys_pb2.RotateKeyRequest(key_id=key),
         "keys.v1.KeysService/RevokeKey": lambda: keys_pb2.RevokeKeyRequest(key_id=key),
-        REVOKE_ALL: lambda: keys_pb2.RevokeAllKeysRequest(except_key_id=key),
         "keys.v1.KeysService/GetKey": lambda: keys_pb2.GetKeyRequest(key_id=key),
         "keys.v1.KeysService/ListKeyEvents": lambda: keys_pb2.ListKeyEventsRequest(key_id=key),
         "usage.v1.AlertService/UpdateAlertSettings": lambda: alerts_pb2.UpdateAlertSettingsRequest(
