@@ -78,8 +78,8 @@ export function Factors({ factors, onChange }: { factors: Factor[]; onChange: ()
         </>
       ) : (
         <p class="fine">
-          None. With one, signing in here asks for a code of your authenticator app or for your passkey as well, and
-          password, address and deletion can't be touched without it.
+          None. With one, signing in asks for a code of your authenticator app or for your passkey as well. API keys, the
+          password, the address and the account can't be changed without it.
         </p>
       )}
       <ErrorNote trouble={start.trouble ?? remove.trouble ?? cancel.trouble} />

@@ -11,9 +11,9 @@ import re
 from collections.abc import Mapping
 from typing import Any, Final
 
-from services.auth.domain import PasskeyAnswer
 from services.auth.errors import ValidationFailed
 from services.auth.http.bodies import Body
+from services.auth.second_factors import PasskeyAnswer
 from signgate.auth.v1 import auth_pb2
 from signgate.common.v1 import policy_pb2
 

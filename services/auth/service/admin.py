@@ -10,16 +10,8 @@ from uuid import UUID
 
 from servicekit.principal import Principal
 from servicekit.tokens import NOBODY
-from services.auth.domain import (
-    AccountState,
-    Client,
-    Json,
-    Purpose,
-    User,
-    duration,
-    merged,
-    normal_email,
-)
+from services.auth.addresses import normal_email
+from services.auth.domain import AccountState, Client, Json, Purpose, User, duration, merged
 from services.auth.errors import EmailExists, FactorNotFound, UserDeleted, UserNotFound, ValidationFailed
 from services.auth.hash_formats import checked
 from services.auth.mail.letters import Letter

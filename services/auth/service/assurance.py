@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Final
 from uuid import UUID
 
 from servicekit.principal import Principal
-from services.auth.domain import SecretFactor, Session, User
+from services.auth.domain import Session, User
 from services.auth.errors import InsufficientAal, SessionExpired
+from services.auth.second_factors import SecretFactor
 from services.auth.service.kit import Kit
 
 if TYPE_CHECKING:

@@ -12,15 +12,7 @@ from uuid import UUID
 import pyotp
 
 from servicekit.principal import Principal
-from services.auth.domain import (
-    Client,
-    Factor,
-    Issued,
-    Json,
-    PasskeyAnswer,
-    Session,
-    User,
-)
+from services.auth.domain import Client, Factor, Issued, Json, Session, User
 from services.auth.errors import (
     FactorNotFound,
     MfaVerificationFailed,
@@ -30,6 +22,7 @@ from services.auth.errors import (
     ValidationFailed,
 )
 from services.auth.mail.letters import Letter
+from services.auth.second_factors import PasskeyAnswer
 from services.auth.service.assurance import lower_sessions, require_rows
 from services.auth.service.factors import totp
 from services.auth.service.factors.guesses import Guesses

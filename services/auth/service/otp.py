@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Coroutine, Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
-from services.auth.domain import Client, Json, Pending, Pkce, Purpose, User, normal_email
+from services.auth.addresses import normal_email
+from services.auth.domain import Client, Json, Pending, Pkce, Purpose, User
 from services.auth.errors import EmailExists, EmailRateLimit
 from services.auth.mail.letters import Letter
 from services.auth.service.even import EvenAnswers

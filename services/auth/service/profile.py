@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from servicekit.principal import Principal
-from services.auth.domain import Client, Pkce, User, merged, normal_email
+from services.auth.addresses import normal_email
+from services.auth.domain import Client, Pkce, User, merged
 from services.auth.errors import (
     InvalidCredentials,
     ReauthenticationNeeded,

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from services.auth.domain import Client, Issued, User, normal_email
+from services.auth.addresses import normal_email
+from services.auth.domain import Client, Issued, User
 from services.auth.errors import InvalidCredentials
 from services.auth.service.even import EvenAnswers
 from services.auth.service.issuing import Issuing

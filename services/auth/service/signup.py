@@ -8,17 +8,8 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 from uuid import UUID
 
-from services.auth.domain import (
-    Client,
-    Identity,
-    Issued,
-    Json,
-    Pending,
-    Pkce,
-    User,
-    identity_data,
-    normal_email,
-)
+from services.auth.addresses import normal_email
+from services.auth.domain import Client, Identity, Issued, Json, Pending, Pkce, User, identity_data
 from services.auth.errors import EmailExists, SignupDisabled
 from services.auth.mail.letters import Letter
 from services.auth.service.even import EvenAnswers

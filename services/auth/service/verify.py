@@ -7,15 +7,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 from uuid import UUID
 
-from services.auth.domain import (
-    PURPOSES,
-    Client,
-    Issued,
-    OneTimeToken,
-    OtpType,
-    Purpose,
-    normal_email,
-)
+from services.auth.addresses import normal_email
+from services.auth.domain import PURPOSES, Client, Issued, OneTimeToken, OtpType, Purpose
 from services.auth.errors import BadCodeVerifier, FlowStateExpired, FlowStateNotFound, OtpExpired
 from services.auth.secrets import s256, same
 from services.auth.service.even import EvenAnswers

@@ -14,6 +14,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from services.auth import domain
 from services.auth.domain import AccountState, Issued, OtpType, SignOutScope, User
 from services.auth.errors import ValidationFailed
+from services.auth.second_factors import PasskeyAnswer
 from services.auth.tokens import app_metadata
 from signgate.auth.v1 import auth_pb2, user_pb2
 
@@ -82,10 +83,10 @@ def uuid(text: str, name: str) -> UUID:
         raise ValidationFailed(name, "must be a UUID") from None
 
 
-def passkey(given: auth_pb2.PasskeyResponse) -> domain.PasskeyAnswer:
+def passkey(given: auth_pb2.PasskeyResponse) -> PasskeyAnswer:
     """What the browser gave; an unknown ceremony is "", which no factor waits for."""
     names = {number: name or "" for name, number in CEREMONIES.items()}
-    return domain.PasskeyAnswer(
+    return PasskeyAnswer(
         ceremony=names.get(given.ceremony, ""),
         credential_id=given.credential_id,
         client_data=given.client_data,

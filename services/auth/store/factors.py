@@ -9,8 +9,8 @@ from uuid import UUID
 
 from asyncpg.exceptions import UniqueViolationError
 
-from services.auth.domain import Challenge, Passkey, SecretFactor
 from services.auth.errors import FactorNameConflict, PasskeyExists
+from services.auth.second_factors import Challenge, Passkey, SecretFactor
 
 if TYPE_CHECKING:
     from servicekit.postgres import Connection

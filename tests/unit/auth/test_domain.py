@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from servicekit.errors import SigngateError
-from services.auth.domain import Factor, Session, User, duration, merged, normal_email, pkce
+from services.auth.addresses import normal_email
+from services.auth.domain import Factor, Session, User, duration, merged, pkce
 from services.auth.errors import UserBanned, ValidationFailed
 
 NOW = datetime(2026, 1, 15, 12, tzinfo=UTC)

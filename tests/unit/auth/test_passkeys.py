@@ -15,10 +15,11 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.auth.domain import Passkey, PasskeyAnswer, User
+from services.auth.domain import User
 from services.auth.errors import ValidationFailed
 from services.auth.http import passkeys
 from services.auth.party import RelyingParty
+from services.auth.second_factors import Passkey, PasskeyAnswer
 from services.auth.service.factors import webauthn
 from services.auth.service.factors.webauthn import PasskeyCopied, PasskeyRefused
 from tests.authenticator import PRESENT, VERIFIED, Algorithm, Authenticator, from_url64, url64

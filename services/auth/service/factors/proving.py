@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final
 from uuid import UUID
 
 from servicekit import log
-from services.auth.domain import MAX_TRIES, Challenge, Json, PasskeyAnswer, SecretFactor, Session, User
+from services.auth.domain import MAX_TRIES, Json, Session, User
 from services.auth.errors import (
     FactorNotFound,
     InsufficientAal,
@@ -15,6 +15,7 @@ from services.auth.errors import (
     ReauthenticationNeeded,
     ValidationFailed,
 )
+from services.auth.second_factors import Challenge, PasskeyAnswer, SecretFactor
 from services.auth.service.factors import totp, webauthn
 from services.auth.service.factors.guesses import Guesses
 from services.auth.service.kit import Kit

@@ -42,8 +42,9 @@ from webauthn.helpers.structs import (
     UserVerificationRequirement,
 )
 
-from services.auth.domain import Json, Passkey, PasskeyAnswer, User
+from services.auth.domain import Json, User
 from services.auth.party import RelyingParty
+from services.auth.second_factors import Passkey, PasskeyAnswer
 
 Ceremony = Literal["create", "request"]
 ALGORITHMS: Final = [
