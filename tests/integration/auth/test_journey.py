@@ -166,12 +166,17 @@ async def test_a_change_that_is_refused_for_its_address_leaves_the_password(worl
 async def test_a_text_that_no_table_can_hold_is_no_server_error(world: World) -> None:
     """A place to lead to is compared before it is kept, in a PKCE flow as well."""
     redirect = "http://app.test/\0"
-    await world.sign_up(world.address(), redirect_to=redirect, pkce=OWNER.pkce)
-    request = auth_pb2.UpdateUserRequest(email=world.address(), redirect_to=redirect, pkce=OWNER.pkce)
-    await world.rpc.UpdateUser(request, metadata=bearer(await world.user()))
-    assert not await world.sql.fetchval(
-        "SELECT count(*) FROM auth.flow_state WHERE redirect_to IS DISTINCT FROM 'http://signgate.test'"
+    new, owner = (
+        await world.sign_up(world.address(), redirect_to=redirect, pkce=OWNER.pkce),
+        await world.user(),
     )
+    request = auth_pb2.UpdateUserRequest(email=world.address(), redirect_to=redirect, pkce=OWNER.pkce)
+    await world.rpc.UpdateUser(request, metadata=bearer(owner))
+    kept = await world.sql.fetch(
+        "SELECT redirect_to FROM auth.flow_state WHERE user_id = ANY($1::uuid[])",
+        [new.user.id, owner.user.id],
+    )
+    assert [row["redirect_to"] for row in kept] == ["http://signgate.test"] * 2
 
 
 async def test_a_second_sign_up_of_a_confirmed_address_looks_alike_and_changes_nothing(
