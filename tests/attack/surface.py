@@ -113,6 +113,10 @@ def fields(message: Any, path: str = "", reach: Callable[[Any], Any] = lambda to
             else:
                 write = _text(reach, name, field.type == FieldDescriptor.TYPE_BYTES)
                 yield Field(here, size, write, bound.by_method)
+        elif nested is not None and nested.GetOptions().map_entry:
+            yield Field(f"{here} as a name", size, _pair(reach, name, lambda text: {text: "x"}))
+            yield Field(f"{here} as a value", size, _pair(reach, name, lambda text: {"x": text}))
+            yield Field(f"{here}[*]", bound.max_items, _pair(reach, name, _pairs), counted=True)
         elif nested is not None and nested.full_name == STRUCT:
             for shape, fill in STRUCTS.items():
                 counted = not shape.startswith("a text")
@@ -153,6 +157,15 @@ def _messages(reach: Callable[[Any], Any], name: str) -> Write:
             items.add()
 
     return write
+
+
+def _pair(reach: Callable[[Any], Any], name: str, made: Callable[[str], dict[str, str]]) -> Write:
+    return lambda top, text: getattr(reach(top), name).update(made(text))
+
+
+def _pairs(text: str) -> dict[str, str]:
+    """As many as the text has letters."""
+    return {f"{text[:1]}{place}": "x" for place in range(len(text))}
 
 
 def _struct(reach: Callable[[Any], Any], name: str, shape: Callable[[Any, str], None]) -> Write:
