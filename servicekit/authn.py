@@ -14,7 +14,7 @@ access token beside `x-api-key`: Supabase's clients send one with every call, an
 Failures are `Unauthenticated` with the reason CREDENTIAL_MISSING, CREDENTIAL_MALFORMED,
 CREDENTIAL_AMBIGUOUS, TOKEN_INVALID, TOKEN_EXPIRED, TOKEN_AUDIENCE, SESSION_REVOKED or one of the key
 service's own (KEY_MALFORMED, KEY_UNKNOWN, KEY_REVOKED, KEY_EXPIRED, …). What cannot be looked up is refused
-with `Unavailable`, never let through.
+with `Unavailable`.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 /** Metadata of keys as people type and read it: `name=value`, one a line. */
 import { Code, ConnectError } from "@connectrpc/connect";
 
-/** The pairs of a text; empty lines are skipped. Throws a `ConnectError` that names a line which is no pair. */
+/** The pairs of a text; empty lines are skipped. Throws a `ConnectError` that names the line if one is not a pair. */
 export function pairs(text: string): Record<string, string> {
   const found: Record<string, string> = {};
   for (const line of text.split("\n").map((each) => each.trim())) {

@@ -138,7 +138,7 @@ SET search_path = pg_catalog, pg_temp
 AS $$
 #variable_conflict use_column
 DECLARE
-    nobody CONSTANT uuid := '00000000-0000-0000-0000-000000000000';
+    no_user CONSTANT uuid := '00000000-0000-0000-0000-000000000000';
     first_hour timestamptz := date_trunc('hour', p_start + interval '1 hour' - interval '1 microsecond', 'UTC');
     last_hour timestamptz := date_trunc('hour', p_end, 'UTC');  -- excluded
 BEGIN
@@ -148,7 +148,7 @@ BEGIN
     END IF;
     RETURN QUERY
         WITH counted AS (
-            SELECT coalesce(l.user_id, nobody) AS user_id, l.success,
+            SELECT coalesce(l.user_id, no_user) AS user_id, l.success,
                    signgate.latency_bucket(l.response_time_ms) AS ms, count(*) AS n, sum(l.charged) AS charged,
                    sum(l.response_time_ms) AS total
             FROM public.usage_logs l
@@ -173,7 +173,7 @@ BEGIN
                min(r.ms) FILTER (WHERE r.upto >= 0.95 * r.all_of_them)::double precision,
                min(r.ms) FILTER (WHERE r.upto >= 0.99 * r.all_of_them)::double precision,
                (SELECT count(*) FROM public.users),
-               (SELECT count(DISTINCT c.user_id) FROM counted c WHERE c.user_id <> nobody),
+               (SELECT count(DISTINCT c.user_id) FROM counted c WHERE c.user_id <> no_user),
                (SELECT count(*) FROM public.api_keys k JOIN public.users u ON u.id = k.user_id
                 WHERE k.is_active AND public.account_state(u) = 'active'
                   AND coalesce(least(k.expires_at, k.grace_until) > now(), true)),

@@ -38,7 +38,7 @@ class Locking(Protocol):
     """Where keys are read. See `ports.Unit`."""
 
     async def lock_user(self) -> None:
-        """Lock the user, as whoever makes a key does. Raises `UserUnknown`."""
+        """Lock the user, as the creation of a key does. Raises `UserUnknown`."""
         ...
 
     async def get(self, key_id: UUID, *, for_change: bool = False) -> Key | None:

@@ -31,7 +31,7 @@ from signgate.auth.v1 import notices_pb2_grpc
 
 ROOM: Final = 1000
 ROOM_EACH: Final = 20
-"""Of one owner: nobody who makes and revokes keys all day takes the room of another's notice."""
+"""Of one owner: one account's events do not take the room of another's notices."""
 TRIES: Final = 4
 _timeout: Final = 2.0
 _kinds: Final[Mapping[KeyChange, pb.KeyNoticeKind.ValueType]] = {

@@ -50,8 +50,8 @@ async def require_rows(unit: Unit, principal: Principal, user: User) -> None:
     """What was asked of the token, by the rows: since then the session may have ended, and a factor may have
     been added or removed.
 
-    Raises `SessionExpired`, `InsufficientAal`. The caller holds the account's lock, as whoever ends the
-    account's other sessions does.
+    Raises `SessionExpired`, `InsufficientAal`. The caller holds the account's lock, as every use case
+    that ends the account's other sessions does.
     """
     session = await unit.sessions.get(principal.session_id) if principal.session_id else None
     if session is None or session.revoked_at is not None:

@@ -7,7 +7,6 @@ from services.auth.domain import Client, Issued
 from services.auth.errors import (
     InvalidCredentials,
     SessionExpired,
-    UserBanned,
     UserNotFound,
     ValidationFailed,
 )
@@ -26,7 +25,7 @@ class Confirm:
     async def confirm(self, principal: Principal, nonce: str, password: str, client: Client) -> Issued:
         """New tokens of the session, fresh from now on, for the mailed nonce or the current password.
 
-        Raises `InvalidCredentials`, `SessionExpired`, `UserBanned`, `ValidationFailed`.
+        Raises `InvalidCredentials`, `SessionExpired`, `ValidationFailed`, and as `User.require_active`.
         """
         kit, user_id = self._kit, principal.user_id
         if bool(nonce) == bool(password):
@@ -45,8 +44,7 @@ class Confirm:
                 raise SessionExpired
             if session.ended(kit.clock.now(), kit.rules.session_inactivity):
                 raise SessionExpired
-            if not user.may_sign_in(kit.clock.now()):
-                raise UserBanned
+            user.require_active(kit.clock.now())
             session = proved(session, method, int(kit.clock.time()))
             await unit.sessions.prove(session.id, session.amr)
             await unit.audit.add("identity_confirmed", user_id, client, method=method)

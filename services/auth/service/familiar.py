@@ -57,7 +57,7 @@ class Familiar:
 
     async def remember(self, unit: Unit, user: User, client: Client, *, proved: bool) -> None:
         """Know this client from now on. `proved`: by the second factor too, without which an account that has
-        one knows nobody: or a thief of its password would be known.
+        one learns no client: otherwise it would learn that of a thief of its password.
         """
         if user.has_factor and not proved:
             return

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
-from uuid import UUID
 
 from servicekit.principal import Principal
 from services.auth.addresses import normal_email
@@ -71,11 +70,17 @@ class Profile:
         # A change costs up to three hashes, so it is counted before the first.
         if change.password is not None or change.current_password:
             await kit.limits.hit("sign_in", client, str(user.id))
-        # Refused before anything is changed.
+        # All that can be refused for what it says, or for a limit, is refused before anything is changed.
         asked = change.email is not None and not change.cancel_email
         wanted = normal_email(change.email or "") if asked else ""
         if change.password is not None:
             kit.rules.check_password(change.password, user.email, wanted or user.new_email)
+        if change.data is not None:
+            metadata(merged(user.user_metadata, change.data))
+        if wanted and wanted != user.email:
+            await kit.limits.hit("mail", client, wanted)
+            # Apart from the mails to the current address that strangers ask for.
+            await kit.limits.hit("nonce", client, str(user.id))
         if change.email is not None or change.password is not None:
             await self._check_proofs(user, change, client)
         if change.password is not None:
@@ -172,11 +177,8 @@ class Profile:
         if address == user.email:
             await self._cancel_email_change(principal, client)
             return
-        await kit.limits.hit("mail", client, address)
-        await kit.limits.hit("nonce", client, str(user.id))  # strangers' mails to the current one are others
         async with self._even.always(), kit.store.unit() as unit:
-            await self._require_rows(unit, principal)
-            asked = await self._asked(unit, user.id, address)
+            asked = await self._asked(unit, await self._require_rows(unit, principal), address)
             redirect_to = change.redirect_to
             flow = await self._issuing.flow(unit, asked, change.pkce, "otp", redirect_to)
             letters = []
@@ -197,15 +199,12 @@ class Profile:
             await unit.audit.add("email_change_asked", user.id, client)
         kit.post(letters)
 
-    async def _asked(self, unit: Unit, user_id: UUID, address: str) -> User:
-        """The account, locked, with the address that it shall have."""
-        user = await unit.accounts.by_id(user_id, lock=True)
-        if user is None:
-            raise UserNotFound
+    async def _asked(self, unit: Unit, user: User, address: str) -> User:
+        """The account, which is locked, with the address that it is to have."""
         if user.new_email != address:
             await drop_email_change(unit, user)
-        await unit.accounts.change(user_id, new_email=address, email_change_sent_at=self._kit.clock.now())
-        return await unit.accounts.get(user_id)
+        await unit.accounts.change(user.id, new_email=address, email_change_sent_at=self._kit.clock.now())
+        return await unit.accounts.get(user.id)
 
     async def _cancel_email_change(self, principal: Principal, client: Client) -> None:
         """End an e-mail change that waits, if one does."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 from uuid import UUID
 
 import jwt
@@ -155,11 +156,32 @@ async def test_every_way_to_set_a_password_refuses_one_that_is_about_the_account
     await world.sign_in(session.user.email)
 
 
-async def test_a_change_that_is_refused_for_its_address_leaves_the_password(world: World) -> None:
+@pytest.mark.parametrize(
+    "bad",
+    [{"email": "no address"}, {"data": {"x": "a" * 17_000}}, {"data": {"x": "\0"}}, {"nonce": "000000"}],
+    ids=["address", "much data", "data that no table holds", "nonce"],
+)
+async def test_a_change_that_is_refused_for_one_member_changes_nothing(
+    world: World, bad: dict[str, Any]
+) -> None:
     session = await world.user()
-    body = {"email": "no address", "password": "another set of words"}
-    answer = await world.auth.http.put("/user", json=body, headers=dict(bearer(session)))
+    headers = dict(bearer(session))
+    body = {"password": "another set of words", "data": {"colour": "red"}, "email": world.address(), **bad}
+    answer = await world.auth.http.put("/user", json=body, headers=headers)
     assert answer.status_code == 400
+    kept = (await world.auth.http.get("/user", headers=headers)).json()
+    assert kept["user_metadata"] == {}
+    assert not kept.get("new_email")
+    await world.sign_in(session.user.email)
+
+
+async def test_a_change_over_the_limit_of_mails_changes_nothing(world: World) -> None:
+    session, new = await world.user(), world.address()
+    for _ in range(6):
+        await world.rpc.SendOtp(auth_pb2.SendOtpRequest(email=new, create_user=False))
+    body = {"password": "another set of words", "email": new}
+    answer = await world.auth.http.put("/user", json=body, headers=dict(bearer(session)))
+    assert answer.status_code == 429
     await world.sign_in(session.user.email)
 
 
