@@ -33,14 +33,14 @@ class Body:
     """
 
     def __init__(self, members: Mapping[str, Any]) -> None:
-        self.members = self._members = members
+        self.members = members
 
     def text(self, name: str) -> str:
         """A string, "" when absent."""
         return self.optional_text(name) or ""
 
     def optional_text(self, name: str) -> str | None:
-        value = self._members.get(name)
+        value = self.members.get(name)
         if value is None:
             return None
         if not isinstance(value, str):
@@ -51,16 +51,16 @@ class Body:
 
     def null(self, name: str) -> bool:
         """Whether the member is there and null."""
-        return name in self._members and self._members[name] is None
+        return name in self.members and self.members[name] is None
 
     def flag(self, name: str) -> bool | None:
-        value = self._members.get(name)
+        value = self.members.get(name)
         if value is not None and not isinstance(value, bool):
             raise ValidationFailed(name, "must be true or false")
         return value
 
     def mapping(self, name: str) -> dict[str, Any] | None:
-        value = self._members.get(name)
+        value = self.members.get(name)
         if value is not None and not isinstance(value, dict):
             raise ValidationFailed(name, "must be an object")
         return value
